@@ -1,0 +1,1 @@
+"""Declarations of features: what they are, never how they are computed."""

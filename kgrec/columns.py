@@ -1,0 +1,91 @@
+"""Every column name and dtype of the tables that kgrec reads and writes.
+
+"id" is the raw identifier a user brought, always text inside kgrec; "row" is an index into a table of
+vectors. Only `kgrec.data.vocabulary.Vocabulary` converts one to the other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+# Raw ids, as text.
+USER: Final = "user"
+ITEM: Final = "item"
+ENTITY: Final = "entity"
+HEAD: Final = "head"
+RELATION: Final = "relation"
+TAIL: Final = "tail"
+LABEL: Final = "label"
+TITLE: Final = "title"
+
+# Rows: indices into the tables of vectors.
+ROW: Final = "row"
+ID: Final = "id"
+USER_ROW: Final = "user_row"
+ITEM_ROW: Final = "item_row"
+HEAD_ROW: Final = "head_row"
+RELATION_ROW: Final = "relation_row"
+TAIL_ROW: Final = "tail_row"
+
+# What happened, and when.
+EVENT: Final = "event"
+TIME: Final = "time"
+VALUE: Final = "value"
+IMPRESSION: Final = "impression"
+CLICK: Final = "click"
+CONVERSION: Final = "conversion"
+PART: Final = "part"
+SOURCE: Final = "source"
+LINE: Final = "line"
+REASON: Final = "reason"
+
+# Answers.
+SCORE: Final = "score"
+RANK: Final = "rank"
+
+# The parts of a split.
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+PARTS: Final = (TRAIN, VALIDATION, TEST)
+
+ID_TYPE: Final = pl.String()
+ROW_TYPE: Final = pl.Int32()
+TIME_TYPE: Final = pl.Datetime("us", "UTC")
+PART_TYPE: Final = pl.Enum(PARTS)
+
+VOCABULARY_SCHEMA: Final = {ROW: ROW_TYPE, ID: ID_TYPE}
+
+EVENTS_SCHEMA: Final = {
+    USER: ID_TYPE,
+    ITEM: ID_TYPE,
+    TIME: TIME_TYPE,
+    VALUE: pl.Float32(),
+    CLICK: pl.Boolean(),
+    CONVERSION: pl.Boolean(),
+}
+"""Behaviour: one row is one event that counts as a click, a conversion or both. `time`, `value` may be null."""
+
+EXPOSURES_SCHEMA: Final = {
+    USER: ID_TYPE,
+    ITEM: ID_TYPE,
+    TIME: TIME_TYPE,
+    CLICK: pl.Boolean(),
+    CONVERSION: pl.Boolean(),
+}
+"""One row is one item shown to one user and what came of it. Declared context columns follow; a label that the
+data does not have is absent."""
+
+TRIPLES_SCHEMA: Final = {HEAD: ID_TYPE, RELATION: ID_TYPE, TAIL: ID_TYPE, SOURCE: pl.String()}
+LINKS_SCHEMA: Final = {ITEM: ID_TYPE, ENTITY: ID_TYPE}
+LABELS_SCHEMA: Final = {ENTITY: ID_TYPE, LABEL: pl.String()}
+QUARANTINE_SCHEMA: Final = {
+    SOURCE: pl.String(),
+    LINE: pl.Int64(),
+    REASON: pl.String(),
+    "row_text": pl.String(),
+}
+"""A row that was left out: where it came from (file or table name), its 1-based data line (header not counted,
+null where the source has no order), why, and the row itself as JSON."""

@@ -1,0 +1,83 @@
+"""Errors for people: where, what, how many, an example, the remedy; all problems of an input at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with what the user brought.
+
+    where: file, table or config key. what: the fault in plain words. remedy: what to do about it.
+    count: how many rows or keys are affected, where that can be counted. example: one offending value or row.
+    """
+
+    where: str
+    what: str
+    remedy: str
+    count: int | None = None
+    example: str | None = None
+
+    def __str__(self) -> str:
+        """Return the problem as indented lines.
+
+        >>> print(Problem("log.csv", "blank user", "fill it in", count=2, example="line 3"))
+        log.csv: blank user (2 times)
+          example: line 3
+          remedy:  fill it in
+        """
+        times = "" if self.count is None else f" ({self.count:,} time{'' if self.count == 1 else 's'})"
+        lines = [f"{self.where}: {self.what}{times}"]
+        if self.example is not None:
+            lines.append(f"  example: {self.example}")
+        lines.append(f"  remedy:  {self.remedy}")
+        return "\n".join(lines)
+
+
+class KgrecError(Exception):
+    """Anything kgrec says on purpose. `exit_status` is what the command line ends with."""
+
+    exit_status = 1
+
+
+class InputError(KgrecError):
+    """The user's input is wrong. Carries every problem that was found, not just the first."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        if not self.problems:
+            raise ValueError("an InputError needs at least one problem")
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class GateRefusedError(KgrecError):
+    """A gate refused a version. `reasons` says why, one sentence each."""
+
+    exit_status = 3
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("the gate refused this version:\n" + "\n".join(f"  - {r}" for r in self.reasons))
+
+
+class ArtifactError(KgrecError):
+    """A stored artifact is damaged, incomplete, or does not belong to the others it is used with."""
+
+
+class WorkspaceBusyError(KgrecError):
+    """Another kgrec process holds the workspace."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice most like `word`, or None when nothing is close.
+
+    >>> nearest("epoch", ["epochs", "seed"])
+    'epochs'
+    """
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return close[0] if close else None

@@ -1,0 +1,1 @@
+"""Offline evaluation to the conventions of record."""

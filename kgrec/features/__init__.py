@@ -1,0 +1,1 @@
+"""Point-in-time features: declarations of views and their computing."""

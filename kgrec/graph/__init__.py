@@ -1,0 +1,1 @@
+"""The knowledge graph over items and entities, and paths in it."""

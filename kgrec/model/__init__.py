@@ -1,0 +1,1 @@
+"""The network, as functions and modules of tensors only."""

@@ -1,0 +1,1 @@
+"""What answers: index, recommendations, versions and their gate."""

@@ -1,0 +1,1 @@
+"""The thin coats: Prefect flows and the command line over kgrec.stages."""
