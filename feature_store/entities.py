@@ -1,0 +1,22 @@
+"""How all that shares an author, a tag, a genre, ... is received."""
+
+from kgrec.features.view import Count, FeatureView, Of, Rate
+
+OWNER = "recommendation"
+
+ITEM_FEATURE = FeatureView(
+    name="item_feature",
+    keys=("item:*",),
+    features=(Count(), Rate(Of.CLICK), Rate(Of.CONVERSION_GIVEN_CLICK)),
+    lookback=None,
+    description="How items of the same author, tag, ... are received (one view per categorical item feature)",
+    owner=OWNER,
+)
+CONTEXT = FeatureView(
+    name="context",
+    keys=("context:*",),
+    features=(Rate(Of.CLICK), Rate(Of.CONVERSION_GIVEN_CLICK)),
+    lookback=None,
+    description="What people do in this context (one view per context column)",
+    owner=OWNER,
+)

@@ -1,0 +1,116 @@
+"""What every stage is given, and what is measured of each: seconds, peak memory, whether it was reused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from kgrec.artifacts import Artifact
+from kgrec.config import LoadedConfig, RunConfig
+from kgrec.features.view import FeatureView
+from kgrec.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+_STATUS: Final = Path("/proc/self/status")
+_CLEAR: Final = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """A step within a stage: `done` of `total` units, total None where it cannot be known."""
+
+    stage: str
+    text: str
+    done: int = 0
+    total: int | None = None
+
+
+def no_progress(progress: StageProgress) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage cost. peak_rss_mb: the process's peak while it ran, in MB (10^6 bytes); 0 where it is unknown."""
+
+    seconds: float
+    cached: bool
+    peak_rss_mb: float
+
+
+@dataclass
+class Run:
+    """One run of the chain: its config, its workspace, the declared features, and who wants to hear of progress."""
+
+    loaded: LoadedConfig
+    workspace: Workspace
+    views: Sequence[FeatureView] = ()
+    progress: Callable[[StageProgress], None] = no_progress
+    reports: dict[str, StageReport] = field(default_factory=dict)
+
+    @property
+    def config(self) -> RunConfig:
+        """The validated config."""
+        return self.loaded.config
+
+    def tell(self, stage: str) -> Callable[[str], None]:
+        """Return a function that reports a line of text as progress of a stage."""
+        return lambda text: self.progress(StageProgress(stage, text))
+
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, str],
+        config: Mapping[str, Any],
+        make: Callable[[Path], Mapping[str, Any]],
+    ) -> Artifact:
+        """Return the stage's artifact, built now or found, and note what it cost."""
+        self.progress(StageProgress(name, "started"))
+        meter = Meter()
+        artifact, cached = self.workspace.store.build(name, inputs, config, make)
+        self.note(name, meter.stop(cached=cached))
+        return artifact
+
+    def note(self, name: str, report: StageReport) -> None:
+        """Add a stage's cost to what the run reports; several steps of one stage add up."""
+        before = self.reports.get(name)
+        if before is not None:
+            report = StageReport(
+                before.seconds + report.seconds,
+                before.cached and report.cached,
+                max(before.peak_rss_mb, report.peak_rss_mb),
+            )
+        self.reports[name] = report
+        how = "reused" if report.cached else f"{report.seconds:.1f} s"
+        self.progress(StageProgress(name, f"done ({how})", 1, 1))
+
+
+class Meter:
+    """Measures wall-clock seconds and peak resident memory from its making to `stop`."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        try:
+            _CLEAR.write_text("5")  # Linux: start the peak anew from what is resident now
+        except OSError as error:
+            logger.debug("the peak of memory cannot be reset (%s): it counts from the start of the process", error)
+
+    def stop(self, *, cached: bool) -> StageReport:
+        """Return what was spent."""
+        return StageReport(round(time.perf_counter() - self._start, 3), cached, peak_rss_mb())
+
+
+def peak_rss_mb() -> float:
+    """Return this process's peak resident memory in MB (10^6 bytes) since it was last reset; 0 where unknown."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except OSError as error:
+        logger.debug("no peak memory: %s", error)
+    return 0.0

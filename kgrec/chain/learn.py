@@ -1,0 +1,122 @@
+"""Training: from artifacts to tensors, the loop, and what of the network is kept.
+
+Axes: U users, I items, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kgrec.artifacts import Artifact, canonical_json, write_atomically
+from kgrec.chain.context import Run, StageProgress
+from kgrec.chain.prepare import available_tasks
+from kgrec.chain.questions import Judge
+from kgrec.chain.tensors import network_shape, training_data
+from kgrec.config import TaskName
+from kgrec.model.embeddings import NetworkShape
+from kgrec.model.network import Network, NetworkConfig
+from kgrec.model.propagation import GraphEdges
+from kgrec.serving.package import VECTORS
+from kgrec.training.tasks import make_network, make_tasks
+from kgrec.training.trainer import Progress, train
+
+WEIGHTS: Final = "weights.safetensors"
+NETWORK: Final = "network.json"
+HISTORY: Final = "history.json"
+TOWERS: Final = "towers.safetensors"
+
+
+def chosen_tasks(run: Run, ingested: Artifact) -> tuple[TaskName, ...]:
+    """Return what this run learns: what the config names, else all that the data allows."""
+    return run.config.tasks or tuple(TaskName(name) for name in available_tasks(ingested))
+
+
+def learn(run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact) -> Artifact:
+    """Train the network and keep its best epoch on validation: weights, served vectors and the history."""
+    config = run.config
+    tasks = chosen_tasks(run, ingested)
+    inputs = {"split": log.digest, "graph": graph.digest} | ({"features": features.digest} if features else {})
+    settings = {
+        "model": config.model.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "losses": config.losses.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json", include={"k", "target", "exclude_seen"}),
+        "tasks": [task.value for task in tasks],
+        "seed": config.seed,
+    }
+    owner = run.workspace.store.key("train", inputs, settings)
+    checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
+
+    def make(out: Path) -> dict[str, Any]:
+        data = training_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight)
+        shape = network_shape(log, features, graph, data)
+        network = make_network(shape, config.model, data, config.seed)
+        run.workspace.checkpoints.mkdir(exist_ok=True)
+        judge = Judge(config.evaluation, log, features, graph, tasks)
+        result = train(
+            network,
+            make_tasks(shape, data, config.losses),
+            config.training,
+            config.seed,
+            judge.objective,
+            checkpoint=checkpoint,
+            owner=owner,
+            progress=_reporter(run),
+        )
+        keep(network, out)
+        write_atomically(out / HISTORY, (json.dumps(result.history, indent=1) + "\n").encode())
+        return {
+            "best_epoch": result.best_epoch,
+            "stopped_early": result.stopped_early,
+            "tasks": [task.value for task in tasks],
+            "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        }
+
+    artifact = run.stage("train", inputs, settings, make)
+    checkpoint.unlink(missing_ok=True)
+    return artifact
+
+
+def _reporter(run: Run) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        objective = progress.figures.get("validation/objective")
+        text = f"epoch {progress.epoch}" + ("" if objective is None else f", validation {objective:.4f}")
+        run.progress(StageProgress("train", text, progress.epoch, progress.epochs))
+
+    return report
+
+
+def keep(network: Network, out: Path) -> None:
+    """Write a trained network: all weights, its shape and config, and the vectors that serving needs."""
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, out / WEIGHTS)
+    facts = {"shape": network.shape.model_dump(mode="json"), "config": network.config.model_dump(mode="json")}
+    write_atomically(out / NETWORK, canonical_json(facts).encode())
+    vectors = network.export()
+    save_file(
+        {
+            "user_vectors_UD": vectors.user_vectors_UD.contiguous(),
+            "item_vectors_ID": vectors.item_vectors_ID.contiguous(),
+            "item_fold_ID": vectors.item_fold_ID.contiguous(),
+        },
+        out / VECTORS,
+    )
+    if network.towers is not None:
+        save_file({name: t.contiguous() for name, t in network.towers.state_dict().items()}, out / TOWERS)
+
+
+def load_network(trained: Artifact) -> tuple[Network, Mapping[str, Tensor]]:
+    """Return the network (without its graph: it scores, it does not encode) and the vectors as served."""
+    facts = json.loads(trained.file(NETWORK).read_text())
+    shape, config = NetworkShape(**facts["shape"]), NetworkConfig(**facts["config"])
+    network = Network(shape, config, GraphEdges.empty(), seed=0)
+    network.load_state_dict(load_file(trained.file(WEIGHTS)))
+    network.eval()
+    return network, load_file(trained.file(VECTORS))

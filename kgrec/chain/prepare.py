@@ -1,0 +1,204 @@
+"""From what the user brought to what training reads: ingest, split, features, graph."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.chain.context import Run
+from kgrec.chain.encoded import ITEM_FEATURES, LABELLED, USER_FEATURES, write_encoded_features
+from kgrec.config import TaskName
+from kgrec.data.ingest import ingest as ingest_tables
+from kgrec.data.ingest import input_digests
+from kgrec.data.split import SplitKind, assign_exposures, assign_parts
+from kgrec.data.vocabulary import Vocabulary
+from kgrec.errors import InputError, Problem
+from kgrec.evaluation.ranking import Target
+from kgrec.graph.knowledge_graph import build_graph
+from kgrec.seeds import numpy_generator
+from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS, USERS
+from kgrec.serving.versions import read_registry
+
+EVENTS: Final = "events.parquet"
+CATALOGUE: Final = "catalogue.parquet"
+
+
+def ingest(run: Run) -> Artifact:
+    """Read, check and canonise everything; raises InputError with all problems of all inputs."""
+    config = run.config
+    parts = (config.interactions, config.users, config.items, config.knowledge)
+    run.workspace.scratch.mkdir(exist_ok=True)
+    inputs = input_digests(*parts, base=run.loaded.base, scratch=run.workspace.scratch)
+    split_column = config.split.column if config.split.kind is SplitKind.COLUMN else None
+    settings = {
+        name: getattr(config, name).model_dump(mode="json") if getattr(config, name) is not None else None
+        for name in ("interactions", "users", "items", "knowledge")
+    }
+
+    def make(out: Path) -> dict[str, Any]:
+        run.workspace.quarantine.mkdir(exist_ok=True)
+        return ingest_tables(
+            *parts,
+            base=run.loaded.base,
+            out=out,
+            quarantine=run.workspace.quarantine / f"{config.name}.parquet",
+            scratch=run.workspace.scratch,
+            now=datetime.now(UTC),
+            split_column=split_column,
+            progress=run.tell("ingest"),
+        )
+
+    artifact = run.stage("ingest", inputs, {**settings, "split_column": split_column}, make)
+    _check_tasks(run, artifact)
+    return artifact
+
+
+def split(run: Run, ingested: Artifact) -> Artifact:
+    """Give every id its row and every event its part. Rows that a promoted version of this name knows stand."""
+    config = run.config
+
+    def make(out: Path) -> dict[str, Any]:
+        known_users, known_items = (_known(run, name) for name in (USERS, ITEMS))
+        items_table = pl.read_parquet(ingested.file("items.parquet"))
+        items = known_items.grow(items_table[c.ITEM])
+        items.save(out / ITEMS)
+        catalogue = _with_rows(items_table, c.ITEM, c.ITEM_ROW, items)
+        catalogue.select(c.ITEM_ROW, c.ITEM, c.TITLE).write_parquet(out / CATALOGUE)
+        catalogue.drop(c.ITEM, c.TITLE).write_parquet(out / ITEM_FEATURES)
+        users_table = pl.read_parquet(ingested.file("users.parquet"))
+        users = known_users.grow(users_table[c.USER])
+        users.save(out / USERS)
+        _with_rows(users_table, c.USER, c.USER_ROW, users).drop(c.USER).write_parquet(out / USER_FEATURES)
+        facts: dict[str, Any] = {"users": len(users), "items": len(items), "catalogue": items_table.height}
+        if ingested.has("events.parquet"):
+            facts |= _split_log(run, ingested, out, users, items)
+        return facts
+
+    settings = {"split": config.split.model_dump(mode="json"), "explicit": sorted(config.split.model_fields_set)}
+    return run.stage("split", {"ingest": ingested.digest}, {**settings, "seed": config.seed, "name": config.name}, make)
+
+
+def _split_log(run: Run, ingested: Artifact, out: Path, users: Vocabulary, items: Vocabulary) -> dict[str, Any]:
+    config, facts = run.config, ingested.facts
+    has_time = bool(facts["has_time"])
+    events = pl.read_parquet(ingested.file("events.parquet"))
+    assignment = assign_parts(events, config.split, config.seed, has_time=has_time)
+    _rows_of_log(events, users, items, assignment.parts).write_parquet(out / EVENTS)
+    if ingested.has("exposures.parquet"):
+        labelled = pl.read_parquet(ingested.file("exposures.parquet"))
+        parts = assign_exposures(labelled, events, assignment, config.split, config.seed)
+    else:
+        clicked = events[c.CLICK]
+        labelled, parts = events.filter(clicked), assignment.parts.filter(clicked)
+    _rows_of_log(labelled, users, items, parts).write_parquet(out / LABELLED)
+    return {"split": assignment.summary, "impressions": ingested.has("exposures.parquet"), "has_time": has_time}
+
+
+def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
+    """Compute each labelled row's features as known before it, and the latest values for serving."""
+    context = list(run.config.interactions.context) if run.config.interactions is not None else []
+    declared = [repr(view) for view in run.views]
+    settings = {"views": declared, "context": context}
+    return run.stage(
+        "features",
+        {"split": log.digest, "ingest": ingested.digest},
+        settings,
+        lambda out: write_encoded_features(out, log, run.views, context),
+    )
+
+
+def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
+    """Build the graph over the items' vocabulary; entities and relations that a promoted version knows keep rows."""
+    knowledge = run.config.knowledge
+    held_out = (knowledge.validation, knowledge.test) if knowledge is not None else (0.0, 0.0)
+
+    def make(out: Path) -> dict[str, Any]:
+        links = pl.read_parquet(ingested.file("links.parquet"))
+        built = build_graph(
+            pl.read_parquet(ingested.file("triples.parquet")),
+            links if knowledge is not None and knowledge.links else None,
+            pl.read_parquet(ingested.file("labels.parquet")),
+            pl.read_parquet(log.file(CATALOGUE)).select(c.ITEM, c.TITLE),
+            Vocabulary.load(log.file(ITEMS)),
+            _known(run, ENTITIES),
+            _known(run, RELATIONS),
+            held_out,
+            lambda: numpy_generator(run.config.seed, "triples"),
+        )
+        built.entities.save(out / ENTITIES)
+        built.relations.save(out / RELATIONS)
+        built.triples.write_parquet(out / "triples.parquet")
+        built.nodes.write_parquet(out / "nodes.parquet")
+        return built.facts
+
+    settings = {"held_out": held_out, "seed": run.config.seed, "name": run.config.name,
+                "links": bool(knowledge is not None and knowledge.links)}  # fmt: skip
+    return run.stage("graph", {"ingest": ingested.digest, "split": log.digest}, settings, make)
+
+
+def _known(run: Run, file: str) -> Vocabulary:
+    """Return the vocabulary of the promoted version, when it is one of this name; else an empty one."""
+    registry = read_registry(run.workspace)
+    record = registry.find(registry.promoted) if registry.promoted else None
+    if record is None or record.name != run.config.name:
+        return Vocabulary.of(pl.Series([], dtype=pl.String))
+    return Vocabulary.load(run.workspace.store.path("version", record.key) / file)
+
+
+def _with_rows(table: pl.DataFrame, column: str, row: str, vocabulary: Vocabulary) -> pl.DataFrame:
+    return table.with_columns(vocabulary.rows(table[column]).alias(row)).select(row, pl.exclude(row)).sort(row)
+
+
+def _rows_of_log(log: pl.DataFrame, users: Vocabulary, items: Vocabulary, parts: pl.Series) -> pl.DataFrame:
+    return log.select(
+        users.rows(log[c.USER]).alias(c.USER_ROW),
+        items.rows(log[c.ITEM]).alias(c.ITEM_ROW),
+        pl.exclude(c.USER, c.ITEM, c.PART),
+        parts.alias(c.PART),
+    )
+
+
+def _check_tasks(run: Run, ingested: Artifact) -> None:
+    """Refuse a config that asks for a task, or a target, whose labels the data does not have."""
+    config, where = run.config, run.loaded.source
+    has = available_tasks(ingested)
+    wanted = config.tasks or tuple(TaskName(name) for name in has)
+    remedies = {
+        TaskName.CLICK: "name the click events in [interactions.roles] click, or the column in [interactions.labels]",
+        TaskName.CONVERSION: "name conversion events in [interactions.roles], or a column in [interactions.labels]",
+        TaskName.KG: "name the files of the graph in [knowledge] triples",
+    }
+    problems = [
+        Problem(f"{where}: tasks", f"the task {task.value!r} has no labels in the data", remedies[task],
+                example=f"the data allows: {', '.join(has) or 'nothing'}")
+        for task in wanted if task not in has
+    ]  # fmt: skip
+    if config.interactions is not None and config.evaluation.target is Target.CONVERSION and "conversion" not in has:
+        problems.append(
+            Problem(f"{where}: evaluation.target", "no event counts as a conversion", remedies[TaskName.CONVERSION])
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def available_tasks(ingested: Artifact) -> list[str]:
+    """Return the tasks that the ingested data has labels for, in the order click, conversion, kg."""
+    found = []
+    if ingested.has("events.parquet"):
+        flags = pl.scan_parquet(ingested.file("events.parquet")).select(pl.col(c.CLICK, c.CONVERSION).any()).collect()
+        found = [name for name in (c.CLICK, c.CONVERSION) if flags[name].item()]
+    triples = pl.scan_parquet(ingested.file("triples.parquet")).select(pl.len()).collect().item()
+    return [*found, "kg"] if triples else found
+
+
+def catalogue_mask(log: Artifact) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Return one flag per item row: whether the item is in the catalogue of this log."""
+    mask = np.zeros(int(log.facts["items"]), dtype=bool)
+    mask[pl.read_parquet(log.file(CATALOGUE))[c.ITEM_ROW].to_numpy()] = True
+    return mask

@@ -1,0 +1,173 @@
+"""What a model is asked on validation and on test: ranking, labelled rows, held-out triples. Same code for both.
+
+Axes: U users, I items, B users asked, N labelled rows, D dimensions, T triples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.chain.prepare import EVENTS, catalogue_mask
+from kgrec.chain.tensors import exposures
+from kgrec.config import TaskName
+from kgrec.evaluation.classification import classification_metrics, funnel_metrics
+from kgrec.evaluation.link_prediction import link_metrics
+from kgrec.evaluation.pairs import Pairs
+from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
+from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.model.network import Encoded, Network
+from kgrec.training.tasks import Exposures
+
+Vectors = Mapping[str, Tensor]
+
+
+class Judge:
+    """Asks a network the questions of one part after the other; what the data cannot answer is left out."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        log: Artifact,
+        features: Artifact | None,
+        graph: Artifact,
+        tasks: tuple[TaskName, ...],
+    ) -> None:
+        self.config = config
+        self._log, self._features, self._tasks = log, features, tasks
+        self._triples = pl.read_parquet(graph.file("triples.parquet")) if TaskName.KG in tasks else None
+        self._ranks = log.has(EVENTS) and bool({TaskName.CLICK, TaskName.CONVERSION} & set(tasks))
+        self._questions: dict[str, RankingQuestion] = {}
+        self._rows: dict[str, Exposures | None] = {}
+        if self._ranks:
+            events = pl.read_parquet(log.file(EVENTS))
+            self._events = events
+            trained_U = torch.zeros(int(log.facts["users"]), dtype=torch.bool)
+            trained_U[_distinct(events.filter(pl.col(c.PART) == c.TRAIN), c.USER_ROW)] = True
+            self._trained_U = trained_U
+
+    def question(self, part: str) -> RankingQuestion:
+        """Return the ranking question of a part."""
+        if part not in self._questions:
+            catalogue_I = torch.as_tensor(catalogue_mask(self._log))
+            self._questions[part] = ask(self._events, part, self.config, catalogue_I, int(self._log.facts["users"]))
+        return self._questions[part]
+
+    @property
+    def asks_ranking(self) -> bool:
+        """Whether this run ranks at all."""
+        return self._ranks
+
+    def scorer(self, vectors: Vectors, part: str) -> Scorer:
+        """Return what the service would score: trained vectors, folded-in histories, popularity for the rest."""
+        question = self.question(part)
+        users_UD = self.user_vectors(vectors, question.history)
+        items_DI = vectors["item_vectors_ID"].T
+        popularity_I = torch.bincount(question.history.indices, minlength=items_DI.shape[1]).float()
+        has_vector_U = users_UD.abs().sum(1) > 0
+        known = Pairs.of(has_vector_U.nonzero()[:, 0], has_vector_U.nonzero()[:, 0] * 0, len(users_UD), 1)
+        return with_fallback(lambda rows_B: users_UD[rows_B] @ items_DI, known, popularity_I)
+
+    def user_vectors(self, vectors: Vectors, history: Pairs) -> Tensor:
+        """Return one vector per user: from the table where training saw the user, else folded in from the history."""
+        users_UD = torch.zeros_like(vectors["user_vectors_UD"])
+        users_UD[self._trained_U] = vectors["user_vectors_UD"][self._trained_U]
+        newcomers = (~self._trained_U & (history.counts() > 0)).nonzero()[:, 0]
+        if len(newcomers):
+            had = history.take(newcomers)
+            folded = torch.zeros(len(newcomers), users_UD.shape[1])
+            folded.index_add_(0, had.rows(), vectors["item_fold_ID"][had.indices])
+            users_UD[newcomers] = functional.normalize(folded, dim=1)
+        return users_UD
+
+    def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
+        """Return all figures of a part in the shape of contract part 4."""
+        figures: dict[str, Any] = {}
+        if self._ranks:
+            question = self.question(part)
+            top_BK = answer(question, self.scorer(vectors, part), max(self.config.k))
+            figures |= judge_ranking(question, top_BK, self.config)
+        figures |= self._towers(network, vectors, part)
+        if self._triples is not None:
+            link = self._links(network, part)
+            if link["num_triples"]:
+                figures["link"] = link
+        return figures
+
+    def objective(self, network: Network) -> dict[str, float]:
+        """Return validation figures and their "objective", larger is better: what chooses the epoch.
+
+        The objective is NDCG at the first k plus the mean AUC of the towers; link MRR where there is neither.
+        """
+        exported = network.export()
+        vectors = {
+            "user_vectors_UD": exported.user_vectors_UD,
+            "item_vectors_ID": exported.item_vectors_ID,
+            "item_fold_ID": exported.item_fold_ID,
+        }
+        figures: dict[str, float] = {}
+        parts: list[float] = []
+        if self._ranks:
+            question = self.question(c.VALIDATION)
+            top_BK = answer(question, self.scorer(vectors, c.VALIDATION), max(self.config.k))
+            ranking = judge_ranking(question, top_BK, self.config).get("ranking", {})
+            k = self.config.k[0]
+            figures |= {name: value for name, value in ranking.items() if name.endswith(f"@{k}")}
+            parts += [figures[f"ndcg@{k}"]] if f"ndcg@{k}" in figures else []
+        areas = {
+            f"{name}_auc": metrics["auc"]
+            for name, metrics in self._towers(network, vectors, c.VALIDATION).items()
+            if "auc" in metrics
+        }
+        figures |= areas
+        parts += [sum(areas.values()) / len(areas)] if areas else []
+        if not parts and self._triples is not None:
+            link = self._links(network, c.VALIDATION)
+            figures |= {f"link_{name}": value for name, value in link.items() if name != "num_triples"}
+            parts += [link["mrr"]] if "mrr" in link else []
+        return figures | {"objective": sum(parts)}
+
+    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
+        if network.towers is None or self._features is None:
+            return {}
+        if part not in self._rows:
+            self._rows[part] = exposures(self._log, self._features, part, self._tasks)
+        rows = self._rows[part]
+        if rows is None or len(rows.user_N) == 0:
+            return {}
+        users_UD = (
+            self.user_vectors(vectors, self.question(part).history) if self._ranks else vectors["user_vectors_UD"]
+        )
+        encoded = Encoded(users_UD, vectors["item_vectors_ID"])
+        with torch.no_grad():
+            found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
+        chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}
+        if "click" in chance and "conversion" in chance and rows.click_N is not None and rows.conversion_N is not None:
+            return dict(funnel_metrics(chance["click"], chance["conversion"], rows.click_N, rows.conversion_N))
+        labels = {"click": rows.click_N, "conversion": rows.conversion_N}
+        return {
+            name: classification_metrics(values, label_N)
+            for name, values in chance.items()
+            if (label_N := labels.get(name)) is not None
+        }
+
+    def _links(self, network: Network, part: str) -> dict[str, float]:
+        assert self._triples is not None  # noqa: S101  callers asked
+        columns = (c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW)
+        known_K3 = torch.tensor(self._triples.select(columns).to_numpy(), dtype=torch.int64).reshape(-1, 3)
+        asked_T3 = known_K3[torch.as_tensor((self._triples[c.PART] == part).to_numpy())]
+        with torch.no_grad():
+            return link_metrics(
+                network.score_tails, network.score_heads, asked_T3, known_K3, network.shape.num_entities
+            )
+
+
+def _distinct(frame: pl.DataFrame, column: str) -> Tensor:
+    return torch.tensor(frame[column].unique().to_numpy(), dtype=torch.int64)

@@ -1,0 +1,117 @@
+"""Gathers what the report shows: figures, data card, examples with reasons, costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from kgrec.artifacts import Artifact
+from kgrec.chain.context import Run, peak_rss_mb
+from kgrec.evaluation.report import Example, ReportData, write_report
+from kgrec.serving.gate import Verdict
+from kgrec.serving.recommend import Standing, Version, open_version
+from kgrec.serving.versions import read_registry, require
+
+_EXAMPLES: Final = 3
+_SHOWN_HISTORY: Final = 5
+REPORT: Final = "report.html"
+
+
+def write_run_report(
+    run: Run, parts: Mapping[str, Artifact], history: list[Mapping[str, float]], run_id: str, version: str,
+    verdict: Verdict, figures: Mapping[str, Any], baselines: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write the report of a run and return the path of its HTML file; Markdown and JSON lie beside it.
+
+    parts: the stages' artifacts by name. version is empty where nothing is served.
+    """
+    registry = read_registry(run.workspace)
+    examples: list[Example] = []
+    if version:
+        record = require(registry, version)
+        examples = _examples(open_version(run.workspace.store.path("version", record.key), version))
+    ranked = {name: found["test"]["ranking"] for name, found in baselines.items() if "ranking" in found.get("test", {})}
+    data = ReportData(
+        name=run.config.name,
+        run_id=run_id,
+        version=version or None,
+        promoted=registry.promoted == version if version else None,
+        reasons=verdict.reasons,
+        metrics=figures,
+        baselines=ranked,
+        baseline_settings={name: found["setting"] for name, found in baselines.items() if "setting" in found},
+        left_out=_left_out(parts, baselines),
+        data_card=_data_card(parts),
+        warnings=parts["split"].facts.get("split", {}).get("warnings", []),
+        training=history,
+        examples=examples,
+        stages={name: asdict(report) for name, report in run.reports.items()},
+        peak_rss_mb=max([peak_rss_mb(), *(report.peak_rss_mb for report in run.reports.values())]),
+        config_text=json.dumps(run.config.model_dump(mode="json", exclude_none=True), indent=2),
+    )
+    folder = run.workspace.reports / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(folder / REPORT, data)
+    return folder / REPORT
+
+
+def _examples(version: Version) -> list[Example]:
+    users = [user for user in version.users.entries.head(200) if version.standing(user) is Standing.TRAINED]
+    examples = []
+    for user in users[:_EXAMPLES]:
+        history = version.history(user)
+        had = [title or item for item, title in history.tail(_SHOWN_HISTORY).iter_rows()]
+        answer = version.recommend([user], k=10, explain=True)
+        lines = [
+            (row["title"] or row["item"], float(row["score"]), row["reason"]) for row in answer.iter_rows(named=True)
+        ]
+        examples.append(Example(user, had[::-1], lines))
+    return examples
+
+
+def _left_out(parts: Mapping[str, Artifact], baselines: Mapping[str, Any]) -> dict[str, str]:
+    left = {f"baseline {name}": found["left_out"] for name, found in baselines.items() if "left_out" in found}
+    features = parts.get("features")
+    left |= {f"feature {name}": why for name, why in (features.facts.get("left_out", {}) if features else {}).items()}
+    for name, count in parts["ingest"].facts.get("left_out", {}).items():
+        left[f"event {name}"] = f"{count:,} rows: no role names this event"
+    return left
+
+
+def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
+    log, graph = parts["split"].facts, parts["graph"].facts
+    card: dict[str, dict[str, Any]] = {"Data": _plain(parts["ingest"].facts)}
+    if "split" in log:
+        split = log["split"]
+        card["Split"] = {"how": split["label"], **split["counts"], **split.get("boundaries", {})}
+    if graph.get("triples"):
+        card["Knowledge graph"] = _plain(graph) | {
+            "largest hubs": ", ".join(f"{hub['label'] or hub['id']} ({hub['degree']:,})" for hub in graph["hubs"]),
+            "largest relations": ", ".join(
+                f"{name} ({count:,})" for name, count in list(graph["triples_per_relation"].items())[:5]
+            ),
+        }
+    features = parts.get("features")
+    if features is not None:
+        card["Features"] = {
+            "numeric": features.facts["num_numeric"],
+            "categorical": len(features.facts["cardinalities"]),
+        }
+    return card
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that are a number or a word; nested counts are written out."""
+    plain: dict[str, Any] = {}
+    for name, value in facts.items():
+        label = name.replace("_", " ")
+        if isinstance(value, bool | int | float | str):
+            plain[label] = value
+        elif isinstance(value, Mapping) and value and all(isinstance(v, int | float | str) for v in value.values()):
+            shown = {k: v for k, v in value.items() if not (isinstance(v, str) and len(v) > 40)}
+            if shown and len(shown) <= 12:
+                plain[label] = ", ".join(f"{k}: {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in shown.items())
+    return plain

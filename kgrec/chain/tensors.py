@@ -1,0 +1,106 @@
+"""From artifacts to the tensors of training: positives, edges, triples, labelled rows with their features.
+
+Axes: N labelled rows, P positives, T triples, X edges, I items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.chain.encoded import FEATURES, LABELLED
+from kgrec.chain.prepare import EVENTS
+from kgrec.config import TaskName
+from kgrec.evaluation.ranking import Target
+from kgrec.model.embeddings import Head, NetworkShape
+from kgrec.model.propagation import GraphEdges
+from kgrec.training.tasks import Exposures, Positives, TrainingData
+
+
+def training_data(
+    log: Artifact, features: Artifact | None, graph: Artifact, tasks: tuple[TaskName, ...], target: Target,
+    off_target_weight: float,
+) -> TrainingData:  # fmt: skip
+    """Return the tensors of the train part: positives, edges, triples, and the labelled rows with their features."""
+    triples = pl.read_parquet(graph.file("triples.parquet")).filter(pl.col(c.PART) == c.TRAIN)
+    head_tail_X2 = _rows(triples, c.HEAD_ROW, c.TAIL_ROW)
+    triples_T3 = _rows(triples, c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW)
+    with_graph = TaskName.KG in tasks and len(triples_T3) > 0
+    if not log.has(EVENTS):
+        edges = GraphEdges(torch.zeros(0, 2, dtype=torch.int64), head_tail_X2)
+        return TrainingData(edges, triples_T3=triples_T3 if with_graph else None)
+    events = pl.read_parquet(log.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN)
+    edges = GraphEdges(_rows(events, c.USER_ROW, c.ITEM_ROW), head_tail_X2)
+    trainable_I = torch.zeros(int(log.facts["items"]), dtype=torch.bool)
+    trainable_I[torch.as_tensor(events[c.ITEM_ROW].to_numpy(), dtype=torch.int64)] = True
+    wanted = {TaskName.CLICK, TaskName.CONVERSION} & set(tasks)
+    return TrainingData(
+        edges=edges,
+        positives=_positives(events, wanted, target, off_target_weight) if wanted else None,
+        exposures=exposures(log, features, c.TRAIN, tasks) if features is not None else None,
+        triples_T3=triples_T3 if with_graph else None,
+        trainable_I=trainable_I,
+    )
+
+
+def _positives(
+    events: pl.DataFrame, wanted: set[TaskName], target: Target, off_target_weight: float
+) -> Positives | None:
+    """Return each distinct (user, item) once. Pairs without the target event weigh `off_target_weight`."""
+    flags = [pl.col(task.value) for task in sorted(wanted)]
+    on_target = pl.col(c.CONVERSION) if target is Target.CONVERSION else pl.lit(True)
+    weight = pl.when(on_target.any()).then(1.0).otherwise(off_target_weight).cast(pl.Float32).alias("weight")
+    pairs = (
+        events.filter(pl.any_horizontal(flags)).group_by(c.USER_ROW, c.ITEM_ROW, maintain_order=True).agg(weight)
+    )  # fmt: skip
+    pairs = pairs.filter(pl.col("weight") > 0)
+    user_item_P2 = _rows(pairs, c.USER_ROW, c.ITEM_ROW)
+    return Positives(user_item_P2[:, 0], user_item_P2[:, 1], torch.tensor(pairs["weight"].to_numpy()))
+
+
+def exposures(log: Artifact, features: Artifact, part: str, tasks: tuple[TaskName, ...]) -> Exposures | None:
+    """Return the labelled rows of a part with their features, or None when no tower learns from them."""
+    impressions = bool(log.facts["impressions"])
+    labelled = pl.read_parquet(log.file(LABELLED))
+    chosen = (labelled[c.PART] == part).to_numpy()
+    labels: dict[str, Tensor | None] = {c.CLICK: None, c.CONVERSION: None}
+    for task in (TaskName.CLICK, TaskName.CONVERSION):
+        usable = impressions or task is TaskName.CONVERSION
+        if task in tasks and usable and task.value in labelled.columns:
+            labels[task.value] = torch.tensor(labelled[task.value].to_numpy()[chosen].astype(np.float32))
+    if labels[c.CLICK] is None and labels[c.CONVERSION] is None:
+        return None
+    if impressions and c.CLICK in labelled.columns and labels[c.CLICK] is None:  # conversion alone: on clicked rows
+        chosen &= labelled[c.CLICK].to_numpy()
+        labels[c.CONVERSION] = torch.tensor(labelled[c.CONVERSION].to_numpy()[chosen].astype(np.float32))
+        impressions = False
+    encoded = load_file(features.file(FEATURES))
+    rows_N2 = _rows(labelled.filter(pl.Series(chosen)), c.USER_ROW, c.ITEM_ROW)
+    keep = torch.as_tensor(chosen)
+    return Exposures(
+        rows_N2[:, 0], rows_N2[:, 1], encoded["numeric_NF"][keep], encoded["categorical_NC"][keep],
+        labels[c.CLICK], labels[c.CONVERSION], impressions,
+    )  # fmt: skip
+
+
+def network_shape(log: Artifact, features: Artifact | None, graph: Artifact, data: TrainingData) -> NetworkShape:
+    """Return the sizes of the tables: vocabularies decide, so rows of ids that are gone stay."""
+    heads: tuple[Head, ...] = data.exposures.heads if data.exposures is not None else ()
+    return NetworkShape(
+        num_users=int(log.facts["users"]),
+        num_items=int(log.facts["items"]),
+        num_entities=int(graph.facts["entities"]),
+        num_relations=int(graph.facts["relations"]),
+        num_numeric=int(features.facts["num_numeric"]) if features is not None and heads else 0,
+        cardinalities=tuple(features.facts["cardinalities"]) if features is not None and heads else (),
+        heads=heads,
+    )
+
+
+def _rows(frame: pl.DataFrame, *names: str) -> Tensor:
+    return torch.tensor(frame.select(names).to_numpy().astype(np.int64)).reshape(-1, len(names))

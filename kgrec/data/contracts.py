@@ -1,0 +1,80 @@
+"""Contracts on the canonical tables: what holds of every row once ingest has accepted it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dataframely as dy
+import polars as pl
+
+from kgrec.columns import CLICK, CONVERSION
+from kgrec.data.checks import ROW_GROUP
+
+
+class EventsContract(dy.Schema):
+    """Behaviour: each row is a click, a conversion or both."""
+
+    user = dy.String(nullable=False, min_length=1)
+    item = dy.String(nullable=False, min_length=1)
+    time = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+    value = dy.Float32(nullable=True)
+    click = dy.Bool(nullable=False)
+    conversion = dy.Bool(nullable=False)
+
+    @dy.rule()
+    def click_or_conversion(cls) -> pl.Expr:  # noqa: N805  dataframely hands in the class
+        """Refuse an event that is neither."""
+        return pl.col(CLICK) | pl.col(CONVERSION)
+
+
+class ExposuresContract(dy.Schema):
+    """Items shown to users; labels are checked where they are there."""
+
+    user = dy.String(nullable=False, min_length=1)
+    item = dy.String(nullable=False, min_length=1)
+    time = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+
+
+class UsersContract(dy.Schema):
+    """Users, each once."""
+
+    user = dy.String(nullable=False, min_length=1, primary_key=True)
+
+
+class ItemsContract(dy.Schema):
+    """Items, each once."""
+
+    item = dy.String(nullable=False, min_length=1, primary_key=True)
+    title = dy.String(nullable=True)
+
+
+class TriplesContract(dy.Schema):
+    """Facts, each once."""
+
+    head = dy.String(nullable=False, min_length=1, primary_key=True)
+    relation = dy.String(nullable=False, min_length=1, primary_key=True)
+    tail = dy.String(nullable=False, min_length=1, primary_key=True)
+    source = dy.String(nullable=False)
+    head_is_item = dy.Bool(nullable=False, primary_key=True)
+
+
+class LinksContract(dy.Schema):
+    """Links from items to entities, each once."""
+
+    item = dy.String(nullable=False, min_length=1, primary_key=True)
+    entity = dy.String(nullable=False, min_length=1, primary_key=True)
+
+
+class LabelsContract(dy.Schema):
+    """Names for people, one an entity."""
+
+    entity = dy.String(nullable=False, min_length=1, primary_key=True)
+    label = dy.String(nullable=False, min_length=1)
+
+
+def write_table(frame: pl.LazyFrame, path: Path, contract: type[dy.Schema]) -> int:
+    """Write a canonical table in its order, check every row against its contract, return the number of rows."""
+    frame.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)
+    written = pl.scan_parquet(path, glob=False).select(contract.column_names())
+    checked = contract.validate(written, eager=False)
+    return int(checked.select(pl.col(contract.column_names()[0]).len()).collect(engine="streaming").item())

@@ -1,0 +1,40 @@
+"""What came of each impression of an event log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from kgrec.columns import IMPRESSION, ITEM, TIME, USER
+from kgrec.data.checks import ROW_OF_INPUT
+
+_PAIR = (USER, ITEM)
+
+
+def judge_impressions(
+    rows: pl.LazyFrame, labels: Sequence[str], extra: Sequence[str], *, has_time: bool
+) -> pl.LazyFrame:
+    """Return one row per impression, in source order, with each label as a boolean.
+
+    An impression has a label when an event with it, of the same user and item, happened at or after it and before
+    the next impression of that pair (the last of several at one instant gets it). Without time: when there is such
+    an event at all. `extra` columns are those of the impression's own row.
+    """
+    shown = rows.filter(pl.col(IMPRESSION))
+    columns = [*_PAIR, TIME, ROW_OF_INPUT]
+    keys = shown.select(columns).collect(engine="streaming")
+    if has_time:
+        keys = keys.sort(TIME, ROW_OF_INPUT)
+    judged = []
+    for label in labels:
+        acts = rows.filter(pl.col(label)).select(*_PAIR, TIME).collect(engine="streaming")
+        if has_time:
+            found = acts.sort(TIME).join_asof(
+                keys, on=TIME, by=list(_PAIR), strategy="backward", check_sortedness=False
+            )
+            hit = found[ROW_OF_INPUT].drop_nulls().unique()
+        else:
+            hit = keys.join(acts, on=list(_PAIR), how="semi")[ROW_OF_INPUT]
+        judged.append(pl.col(ROW_OF_INPUT).is_in(hit.sort().implode()).alias(label))
+    return shown.with_columns(judged).select(*_PAIR, TIME, *labels, *extra)

@@ -1,0 +1,122 @@
+"""The one place where raw ids (text) become rows (0..n-1) and back. A vocabulary only grows, so old rows stand."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from kgrec.columns import ID, ID_TYPE, ROW, ROW_TYPE, VOCABULARY_SCHEMA
+from kgrec.errors import ArtifactError
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Text ids in row order: `entries[row]` is the id of that row. Made by `of`, `grow` or `load`.
+
+    >>> import polars as pl
+    >>> vocabulary = Vocabulary.of(pl.Series(["b", "a", "b"])).grow(pl.Series(["c", "a"]))
+    >>> vocabulary.rows(pl.Series(["c", "x", "b"])).to_list()
+    [2, None, 0]
+    >>> vocabulary.ids(pl.Series([1, 2])).to_list()
+    ['a', 'c']
+    """
+
+    entries: pl.Series
+
+    def __post_init__(self) -> None:
+        """Check what every other method relies on: text, no null, no repeat; ValueError otherwise."""
+        if self.entries.dtype != ID_TYPE:
+            raise ValueError(f"a vocabulary holds text ids, not {self.entries.dtype}")
+        if self.entries.null_count() or self.entries.n_unique() != self.entries.len():
+            raise ValueError("a vocabulary holds each id once and no null")
+
+    @classmethod
+    def of(cls, ids: pl.Series) -> Vocabulary:
+        """Return the vocabulary of these ids, rows in first-seen order; ValueError when one is null."""
+        return cls(pl.Series(ID, [], dtype=ID_TYPE)).grow(ids)
+
+    def __len__(self) -> int:
+        return self.entries.len()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return self.entries.equals(other.entries)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of ids and order, 64 hex digits: equal vocabularies, equal digests."""
+        digest = hashlib.sha256(self.entries.str.len_bytes().cast(pl.UInt64).to_numpy().astype("<u8").tobytes())
+        for start in range(0, len(self), 1_000_000):
+            digest.update("".join(self.entries.slice(start, 1_000_000).to_list()).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _table(self) -> pl.DataFrame:
+        return pl.DataFrame({ID: self.entries}).with_row_index(ROW).with_columns(pl.col(ROW).cast(ROW_TYPE))
+
+    def grow(self, ids: pl.Series) -> Vocabulary:
+        """Return a vocabulary with the unseen of `ids` appended in first-seen order; every old row stands.
+
+        Raises ValueError when an id is null, TypeError when ids are not text.
+        """
+        fresh = _text(ids)
+        if fresh.null_count():
+            raise ValueError(f"{fresh.null_count():,} null ids cannot enter a vocabulary")
+        unseen = (
+            pl.DataFrame({ID: fresh})
+            .unique(maintain_order=True)
+            .join(self._table, on=ID, how="anti", maintain_order="left")
+        )
+        return self if unseen.is_empty() else Vocabulary(pl.concat([self.entries, unseen[ID]]).rechunk())
+
+    def rows(self, ids: pl.Series) -> pl.Series:
+        """Return the row of each id as Int32, order kept, null for an unknown or null id; TypeError when not text."""
+        return pl.DataFrame({ID: _text(ids)}).join(self._table, on=ID, how="left", maintain_order="left")[ROW]
+
+    def ids(self, rows: pl.Series) -> pl.Series:
+        """Return the id of each row, order kept, null for null; IndexError names a row that is out of range."""
+        wrong = rows.filter((rows < 0) | (rows >= len(self)))
+        if wrong.len():
+            raise IndexError(f"row {wrong[0]} is outside a vocabulary of {len(self)} ids")
+        return self.entries.gather(rows.cast(pl.UInt32)).alias(ID)
+
+    def save(self, path: Path) -> None:
+        """Write the vocabulary as Parquet with the columns `row` and `id`."""
+        self._table.write_parquet(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what `save` wrote; ArtifactError when the file is damaged, has gaps, repeats, nulls or other columns."""
+        try:
+            table = pl.read_parquet(path)
+        except (OSError, PolarsError) as error:
+            raise ArtifactError(f"{path}: cannot be read as a vocabulary ({error})") from None
+        if dict(table.schema) != VOCABULARY_SCHEMA:
+            raise ArtifactError(f"{path}: columns {dict(table.schema)} where {VOCABULARY_SCHEMA} were expected")
+        faults = []
+        if table[ID].null_count() or table[ROW].null_count():
+            faults.append(f"{table[ID].null_count()} null ids and {table[ROW].null_count()} null rows")
+        if table[ID].n_unique() != table.height:
+            faults.append(f"an id stands twice, such as {table.filter(table[ID].is_duplicated())[ID][0]!r}")
+        if not table[ROW].equals(pl.Series(ROW, range(table.height), dtype=ROW_TYPE)):
+            faults.append("rows are not 0, 1, 2, ... without a gap")
+        if faults:
+            raise ArtifactError(f"{path}: no vocabulary: {'; '.join(faults)}")
+        return cls(table[ID].rechunk())
+
+
+def _text(ids: pl.Series) -> pl.Series:
+    if ids.dtype == pl.Null:
+        return ids.cast(ID_TYPE)
+    if ids.dtype != ID_TYPE:
+        raise TypeError(f"ids are text inside kgrec, not {ids.dtype}")
+    return ids

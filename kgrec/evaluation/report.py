@@ -1,0 +1,293 @@
+"""The report of a run for people: one self-contained HTML file, and the same as Markdown and JSON beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import altair as alt
+import jinja2
+import vl_convert
+
+from kgrec.artifacts import write_atomically
+
+Metrics = Mapping[str, float]
+
+_HEADLINE: Final = ("ndcg", "recall", "mrr", "hit", "precision")
+_PLAIN_NAMES: Final = {
+    "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "precision": "Precision", "hit": "Hit rate", "auc": "AUC",
+    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score", "num_rows": "Rows", "hits": "Hits",
+    "positive_rate": "Positive rate", "num_triples": "Triples", "num_users": "Users",
+    "num_users_without_relevant": "Users without relevant items",
+}  # fmt: skip
+EXPLANATIONS: Final = {
+    "recall": "share of what the user went on to choose that is in the list",
+    "ndcg": "like recall, but a hit counts more the higher it stands; 1 is a perfect list",
+    "mrr": "one over the place of the first hit: .5 means second place",
+    "hit": "share of users with at least one hit",
+    "precision": "share of the list that is hits",
+    "auc": "chance that a positive row gets the higher probability than a negative one; .5 is guessing",
+    "log_loss": "how surprised the predicted probabilities are by what happened; lower is better",
+    "brier": "mean squared error of the probabilities; lower is better",
+    "ece": "average gap between predicted and observed rate; lower is better",
+    "positive_rate": "how often it happens at all",
+    "hits": "share of missing ends of triples that are guessed within the first places",
+}
+_LINES: Final = {
+    "click": ("Click", "Will a shown item be clicked?"),
+    "conversion": ("Conversion, given a click", "Will a clicked item be converted? Clicked rows only."),
+    "click_and_conversion": ("Click and conversion", "Will a shown item be clicked and converted? All exposures."),
+    "link": (
+        "Missing links of the knowledge graph",
+        "One end of a triple given: is the other guessed?",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user had last and what the model recommends: (title, score, reason) each, best first."""
+
+    user: str
+    history: Sequence[str]
+    recommendations: Sequence[tuple[str, float, str]]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows. What does not apply stays empty and leaves no trace in the report.
+
+    metrics: {"validation": ..., "test": ...}, each as `kgrec run --json` prints them. baselines: name -> test ranking
+    metrics. baseline_settings: name -> what validation chose. left_out: name -> why it is not there.
+    data_card: section -> {label: value}. training: one mapping per epoch ("epoch" and figures).
+    stages: name -> {"seconds": ..., "cached": ...}. promoted is None where no gate was asked.
+    """
+
+    name: str
+    run_id: str
+    version: str | None = None
+    promoted: bool | None = None
+    reasons: Sequence[str] = ()
+    metrics: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
+    baselines: Mapping[str, Metrics] = field(default_factory=dict)
+    baseline_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    data_card: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    training: Sequence[Mapping[str, float]] = ()
+    examples: Sequence[Example] = ()
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    peak_rss_mb: float | None = None
+    config_text: str = ""
+
+
+def verdict(data: ReportData) -> str:
+    """Return the run's result in a sentence: the model against the best baseline on the test part's NDCG.
+
+    >>> test = {"test": {"ranking": {"ndcg@10": 0.131, "num_users": 9}}}
+    >>> verdict(ReportData("shop", "r1", metrics=test, baselines={"ease": {"ndcg@10": 0.127}}))
+    'The model ranks better than every baseline: NDCG@10 .131 against .127 of ease.'
+    """
+    ranking = data.metrics.get("test", {}).get("ranking", {})
+    name = headline_metric(ranking)
+    if name is None:
+        link = data.metrics.get("test", {}).get("link", {})
+        if "mrr" in link:
+            return f"The model finds missing links with a mean reciprocal rank of {decimals(link['mrr'])}."
+        return "The test part holds nothing to rank, so there is no verdict on ranking."
+    own, label = ranking[name], plain_name(name)
+    rivals = {rival: figures[name] for rival, figures in data.baselines.items() if name in figures}
+    if not rivals:
+        return f"The model reaches {label} {decimals(own)}; there is no baseline to compare it with."
+    best = max(rivals, key=lambda rival: rivals[rival])
+    figures = [decimals(own), decimals(rivals[best])]
+    if figures[0] == figures[1] and own != rivals[best]:  # so near that rounding hides who is ahead
+        figures = [repr(own), repr(rivals[best])]
+    against = f"{label} {figures[0]} against {figures[1]} of {best}"
+    if own > rivals[best]:
+        return f"The model ranks better than every baseline: {against}."
+    if own == rivals[best]:
+        return f"The model ranks no better than the best baseline: {against}."
+    return f"The model ranks worse than the baseline {best}: {against}."
+
+
+def headline_metric(ranking: Metrics) -> str | None:
+    """Return the metric that decides: NDCG at the shortest list there is, else recall and so on; None without any."""
+    names = [name for name in ranking if name.partition("@")[0] in _HEADLINE]
+    return min(names, key=_order_of_metrics, default=None)
+
+
+def plain_name(metric: str) -> str:
+    """Return a metric's name for people: "ndcg@10" becomes "NDCG@10"."""
+    name, at, k = metric.partition("@")
+    return _PLAIN_NAMES.get(name, name.replace("_", " ")) + at + k
+
+
+def decimals(value: Any) -> str:
+    """Return a figure for people: .131, 1,234, or the text itself.
+
+    >>> decimals(0.1308), decimals(12345), decimals(12.34)
+    ('.131', '12,345', '12.3')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 2):
+        return f"{value:,.0f}"
+    if abs(value) >= 10:
+        return f"{value:,.1f}"
+    text = f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.5f}"
+    return re.sub(r"^(-?)0\.", r"\1.", text)
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write `path` (HTML, nothing loaded from elsewhere, no script), and report.md and report.json beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = _template().render(_page(data))
+    write_atomically(path, page.encode())
+    write_atomically(path.with_name("report.md"), as_markdown(data).encode())
+    content = {"verdict": verdict(data), **asdict(data)}
+    write_atomically(path.with_name("report.json"), (json.dumps(content, indent=1, default=str) + "\n").encode())
+
+
+def comparison(data: ReportData) -> list[dict[str, Any]]:
+    """Return one line per ranking metric: name, model, baselines by name, best (who), and difference.
+
+    difference: the model's gain over the best baseline, relative to that one (0.1 = a tenth better); None without.
+    """
+    ranking = data.metrics.get("test", {}).get("ranking", {})
+    lines: list[dict[str, Any]] = []
+    for name in sorted((n for n in ranking if n.partition("@")[0] in _HEADLINE), key=_order_of_metrics):
+        rivals = {rival: figures.get(name) for rival, figures in data.baselines.items()}
+        known = [value for value in rivals.values() if value is not None]
+        top = max(known, default=None)
+        difference = (ranking[name] - top) / top if top else None
+        lines.append(
+            {"metric": name, "model": ranking[name], "baselines": rivals, "difference": difference}
+            | {"best": max([ranking[name], *known])}
+        )
+    return lines
+
+
+def as_markdown(data: ReportData) -> str:
+    """Return the report's core as Markdown: verdict, gate, comparison, all test metrics, data, left out."""
+    lines = [f"# {_plain(data.name)}", "", _plain(verdict(data)), "", _plain(_gate_sentence(data)), ""]
+    lines += [f"- {_plain(reason)}" for reason in data.reasons]
+    rows = comparison(data)
+    if rows:
+        header = ["test", "model", *data.baselines]
+        lines += ["", *_markdown_row(header), "|" + "---|" * len(header)]
+        for row in rows:
+            figures = [row["model"], *row["baselines"].values()]
+            cells = ["" if x is None else f"**{decimals(x)}**" if x == row["best"] else decimals(x) for x in figures]
+            lines += _markdown_row([plain_name(row["metric"])], cells)
+    for part, groups in data.metrics.items():
+        for group, measured in groups.items():
+            lines += ["", f"## {_plain(part)}: {_plain(group)}", ""]
+            lines += [f"- {plain_name(name)}: {decimals(value)}" for name, value in measured.items()]
+    for section, facts in data.data_card.items():
+        lines += ["", f"## {_plain(section)}", "", *(f"- {_plain(k)}: {_plain(decimals(v))}" for k, v in facts.items())]
+    if data.left_out:
+        lines += ["", "## Left out", "", *(f"- {_plain(k)}: {_plain(v)}" for k, v in data.left_out.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return text that neither Markdown nor HTML reads as markup."""
+    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(escaped.split())
+
+
+def _markdown_row(names: Sequence[str], cells: Sequence[str] = ()) -> list[str]:
+    return ["| " + " | ".join([*(_plain(name) for name in names), *cells]) + " |"]
+
+
+def _order_of_metrics(name: str) -> tuple[int, int]:
+    family, _, k = name.partition("@")
+    return (int(k or 0), _HEADLINE.index(family))
+
+
+def _gate_sentence(data: ReportData) -> str:
+    version = f"Version {data.version}" if data.version else "This version"
+    if data.promoted is None:
+        return "No gate was asked, so nothing was promoted."
+    return f"{version} was promoted and is served now." if data.promoted else f"{version} was not promoted."
+
+
+def _template() -> jinja2.Template:
+    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["figure"] = decimals
+    environment.filters["plain_name"] = plain_name
+    environment.filters["percent"] = lambda share: f"{share:+.1%}"
+    return environment.from_string(source)
+
+
+def _page(data: ReportData) -> dict[str, Any]:
+    test = data.metrics.get("test", {})
+    rows = comparison(data)
+    used = {name.partition("@")[0] for figures in test.values() for name in figures}
+    return {
+        "data": data,
+        "verdict": verdict(data),
+        "gate": _gate_sentence(data),
+        "rows": rows,
+        "test": test,
+        "validation": data.metrics.get("validation", {}),
+        "lines": {key: words for key, words in _LINES.items() if key in test},
+        "explanations": {plain_name(name): text for name, text in EXPLANATIONS.items() if name in used},
+        "bars": _bars(rows[0], data.baselines) if rows and data.baselines else "",
+        "curves": _curves(data.training),
+    }
+
+
+def _svg(chart: Any) -> str:
+    text = "#7a7f87"  # readable on white and on black alike
+    chart = chart.configure(background="transparent", font="sans-serif").configure_view(stroke=None)
+    chart = chart.configure_axis(
+        labelColor=text, titleColor=text, gridColor="#8884", domainColor=text, tickColor=text, labelFontSize=12
+    )
+    svg: str = vl_convert.vegalite_to_svg(chart.configure_title(color=text, anchor="start").to_dict())
+    return svg
+
+
+def _bars(row: Mapping[str, Any], baselines: Mapping[str, Metrics]) -> str:
+    figures = {"model": row["model"], **{name: row["baselines"][name] for name in baselines}}
+    values = [
+        {"name": name, "value": value, "text": decimals(value)} for name, value in figures.items() if value is not None
+    ]
+    base = alt.Chart({"values": values}).encode(
+        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
+        x=alt.X("value:Q", title=plain_name(row["metric"]), axis=alt.Axis(tickCount=5)),
+    )
+    colour = alt.condition("datum.name == 'model'", alt.value("#1f7a5c"), alt.value("#9aa5b1"))
+    labels = base.mark_text(align="left", dx=4, color="#7a7f87", fontSize=12).encode(text="text:N")
+    return _svg((base.mark_bar().encode(color=colour) + labels).properties(width=480, height=alt.Step(26)))
+
+
+def _curves(training: Sequence[Mapping[str, float]]) -> str:
+    """Return one small line drawing per figure that training logged at two epochs or more."""
+    names = list(dict.fromkeys(name for epoch in training for name in epoch if name != "epoch"))
+    charts = []
+    for name in names:
+        values = [
+            {"epoch": epoch.get("epoch", place), "value": epoch[name]}
+            for place, epoch in enumerate(training, start=1)
+            if isinstance(epoch.get(name), int | float) and not isinstance(epoch[name], bool)
+        ]
+        if len(values) < 2:
+            continue
+        line = alt.Chart({"values": values}).mark_line(point=len(values) < 40, color="#1f7a5c")
+        encoded = line.encode(
+            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", tickCount=6)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+        )
+        charts.append(encoded.properties(width=215, height=120, title=plain_name(name)))
+    if not charts:
+        return ""
+    return _svg(alt.concat(*charts, columns=3).resolve_scale(y="independent"))

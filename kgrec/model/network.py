@@ -1,0 +1,166 @@
+"""The network: shared tables, propagation, towers and the link scorer, behind one face.
+
+Shapes: U users, I items, E entities, K nodes of the graph, D dimensions, B rows, F and C features, R relations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kgrec.model.embeddings import NetworkShape, SharedTables, drop_rows
+from kgrec.model.kg_scorers import SCORERS, KgScorer, ScorerName
+from kgrec.model.propagation import GraphEdges, build_adjacency, fold_vectors, propagate
+from kgrec.model.towers import TowerConfig, Towers, probabilities
+from kgrec.seeds import derive_seed
+
+
+class NetworkConfig(BaseModel):
+    """What the network is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dimensions: int = Field(
+        default=64, ge=2, multiple_of=2, description="dimensions of every shared vector, even, >= 2"
+    )
+    layers: int = Field(default=2, ge=0, le=3, description="propagation layers over the graph, 0 to 3")
+    graph_weight: float = Field(
+        default=0.5, ge=0, description="weight of a knowledge-graph edge beside an interaction's 1, >= 0; 0 = graph off"
+    )
+    id_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share of user and item rows blanked in a training step, [0, 1)"
+    )
+    spread: float = Field(default=0.1, gt=0, description="standard deviation of the tables' first values, > 0")
+    scorer: ScorerName = Field(default=ScorerName.COMPLEX, description="how a triple is scored: complex or distmult")
+    towers: TowerConfig = Field(default=TowerConfig(), description="the click and conversion towers")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What propagation makes of the tables once a step: vectors of length 1, or 0 where nothing is known."""
+
+    users_UD: Tensor
+    items_ID: Tensor
+
+
+@dataclass(frozen=True)
+class ExportedVectors:
+    """All vectors that serving needs; the inner product of a user and an item is the trained cosine.
+
+    user_vectors_UD and item_vectors_ID have length 1. item_fold_ID makes vectors of newcomers (`fold_in`).
+    entity_vectors_ED, length 1: the encoded rows, items first; an entity that hangs on a single neighbour (left out of
+    propagation) and an entity without edges has its own table row.
+    """
+
+    user_vectors_UD: Tensor
+    item_vectors_ID: Tensor
+    item_fold_ID: Tensor
+    entity_vectors_ED: Tensor
+
+
+class Network(nn.Module):
+    """Every task's model. Parameters start from `seed` alone; `edges` are those of the train part, never of test.
+
+    An item without any interaction has no trained row of its own: its row is blank in propagation, in training and
+    in serving alike, so that the graph alone places it.
+    """
+
+    def __init__(self, shape: NetworkShape, config: NetworkConfig, edges: GraphEdges, seed: int) -> None:
+        super().__init__()
+        self.shape, self.config = shape, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "network"))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "tables"))
+            self.tables = SharedTables(shape, config.dimensions, config.spread, generator)
+            self.towers = Towers(shape, config.dimensions, config.towers) if shape.heads else None
+        sizes = (shape.num_users, shape.num_items, shape.num_entities)
+        self.adjacency = build_adjacency(
+            edges, *sizes, config.graph_weight if config.layers and shape.num_items else 0.0
+        )
+        seen_I1 = torch.zeros(shape.num_items, 1)
+        seen_I1[edges.user_item_X2[:, 1]] = 1.0
+        self.register_buffer("seen_I1", seen_I1, persistent=False)
+
+    @property
+    def scorer(self) -> KgScorer:
+        """The functions that score a triple."""
+        return SCORERS[self.config.scorer]
+
+    def _nodes(self) -> Tensor:
+        """Return the rows that enter propagation, (K, D); in training some user and item rows are blank."""
+        share = self.config.id_dropout if self.training else 0.0
+        items_ID = self.tables.entities_ED[: self.shape.num_items] * self.get_buffer("seen_I1")
+        parts = [drop_rows(self.tables.users_UD, share), drop_rows(items_ID, share)]
+        if len(self.adjacency.kept_P):
+            parts.append(self.tables.entities_ED.index_select(0, self.adjacency.kept_P))
+        return torch.cat(parts)
+
+    def _propagated(self) -> Tensor:
+        return propagate(self._nodes(), self.adjacency.matrix_KK, self.config.layers)
+
+    def encode(self) -> Encoded:
+        """Return the users' and items' vectors, (U, D) and (I, D), by one propagation over the whole graph."""
+        first, last = self.shape.num_users, self.shape.num_users + self.shape.num_items
+        final_KD = self._propagated()
+        users_UD, items_ID = final_KD[:first], final_KD[first:last]
+        return Encoded(functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1))
+
+    def predict(
+        self, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor, encoded: Encoded | None = None
+    ) -> dict[str, Tensor]:
+        """Return probabilities (B,): click, conversion (given a click) and click_and_conversion, where trained.
+
+        Hand in `encoded` (from `encode`, or the exported vectors) when calling often. A row of -1 is unknown.
+        """
+        if self.towers is None:
+            return {}
+        vectors = encoded or self.encode()
+        user_BD, item_BD = rows_or_zero(vectors.users_UD, user_B), rows_or_zero(vectors.items_ID, item_B)
+        return probabilities(self.towers(user_BD, item_BD, numeric_BF, categorical_BC))
+
+    def score_tails(self, head_B: Tensor, relation_B: Tensor) -> Tensor:
+        """Return scores_BE of every entity as the tail of (head, relation, ?)."""
+        entities_ED = self.tables.entities_ED
+        relation_BD = self.tables.relations_RD.index_select(0, relation_B)
+        return self.scorer.tails(entities_ED.index_select(0, head_B), relation_BD, entities_ED)
+
+    def score_heads(self, relation_B: Tensor, tail_B: Tensor) -> Tensor:
+        """Return scores_BE of every entity as the head of (?, relation, tail), by the inverse relation as trained."""
+        return self.score_tails(tail_B, relation_B + self.shape.num_relations)
+
+    @torch.no_grad()
+    def export(self) -> ExportedVectors:
+        """Return the vectors that serving needs, as of now and without dropout."""
+        training = self.training
+        self.eval()
+        nodes_KD, final_KD = self._nodes(), functional.normalize(self._propagated(), dim=1)
+        self.train(training)
+        first, last = self.shape.num_users, self.shape.num_users + self.shape.num_items
+        entities_ED = functional.normalize(self.tables.entities_ED, dim=1).clone()
+        entities_ED[: self.shape.num_items] = final_KD[first:last]
+        entities_ED[self.adjacency.kept_P] = final_KD[last:]
+        fold_ID = fold_vectors(nodes_KD, self.adjacency, self.config.layers)
+        return ExportedVectors(final_KD[:first].clone(), final_KD[first:last].clone(), fold_ID.clone(), entities_ED)
+
+
+def rows_or_zero(table_ND: Tensor, row_B: Tensor) -> Tensor:
+    """Return the rows, (B, D); a row of -1 gives zeros.
+
+    >>> rows_or_zero(torch.eye(2), torch.tensor([1, -1])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    if len(table_ND) == 0:
+        return torch.zeros(len(row_B), table_ND.shape[1], dtype=table_ND.dtype, device=table_ND.device)
+    return table_ND.index_select(0, row_B.clamp(min=0)) * (row_B >= 0).unsqueeze(1)
+
+
+def fold_in(item_fold_ID: Tensor, item_H: Tensor) -> Tensor:
+    """Return a newcomer's vector, (D,), of length 1, from the item rows of its history; zeros for an empty one.
+
+    The length of the sum over H of fold_i / sqrt(|H|) does not matter to a cosine, so it is set to 1.
+    """
+    return functional.normalize(item_fold_ID.index_select(0, torch.unique(item_H)).sum(0), dim=0)

@@ -1,0 +1,78 @@
+"""What a version folder holds: everything that serving needs, and nothing else.
+
+A version is copied together from artifacts that were checked, and stands alone: it can be moved, logged and loaded
+without the workspace it came from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import save_file
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.data.vocabulary import Vocabulary
+from kgrec.evaluation.ranking import ExcludeSeen, Target
+from kgrec.serving.index import FILE as INDEX_FILE
+from kgrec.serving.index import ROWS_FILE
+
+VECTORS: Final = "vectors.safetensors"
+HISTORY: Final = "history.parquet"
+CATALOGUE: Final = "catalogue.parquet"
+POPULARITY: Final = "popularity"
+SEEN: Final = "seen"
+USERS, ITEMS = "users.vocabulary.parquet", "items.vocabulary.parquet"
+ENTITIES, RELATIONS = "entities.vocabulary.parquet", "relations.vocabulary.parquet"
+GRAPH_TRIPLES, GRAPH_NODES = "graph_triples.parquet", "graph_nodes.parquet"
+TRAINED_USERS: Final = "trained_users.safetensors"
+
+
+def write_version(
+    out: Path, log: Artifact, graph: Artifact, trained: Artifact, index: Artifact, *,
+    exclude_seen: ExcludeSeen, target: Target, name: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the files of a version into an empty folder and return the facts for its manifest.
+
+    log: the split log with its vocabularies. The users' whole history goes in: what they had is left out of answers,
+    whatever part of the split it was in.
+    """
+    for artifact, names in ((log, (USERS, ITEMS)), (graph, (ENTITIES, RELATIONS)), (index, (INDEX_FILE, ROWS_FILE))):
+        for file in names:
+            if artifact.has(file):
+                shutil.copyfile(artifact.file(file), out / file)
+    shutil.copyfile(trained.file(VECTORS), out / VECTORS)
+    for file in ("towers.safetensors", "towers.json"):
+        if trained.has(file):
+            shutil.copyfile(trained.file(file), out / file)
+    shutil.copyfile(graph.file("triples.parquet"), out / GRAPH_TRIPLES)
+    shutil.copyfile(graph.file("nodes.parquet"), out / GRAPH_NODES)
+    facts: dict[str, Any] = {"name": name, "bound_to": index.facts.get("bound_to", {})}
+    if log.has("events.parquet"):
+        _write_history(out, log, exclude_seen, target)
+    return facts
+
+
+def _write_history(out: Path, log: Artifact, exclude_seen: ExcludeSeen, target: Target) -> None:
+    events = pl.read_parquet(log.file("events.parquet"))
+    relevant = pl.col(c.CONVERSION) if target is Target.CONVERSION else pl.col(c.CLICK) | pl.col(c.CONVERSION)
+    seen = {ExcludeSeen.ANY: pl.lit(True), ExcludeSeen.TARGET: relevant, ExcludeSeen.NONE: pl.lit(False)}[exclude_seen]
+    history = (
+        events.group_by(c.USER_ROW, c.ITEM_ROW)
+        .agg(seen.any().alias(SEEN), pl.col(c.TIME).max().alias(c.TIME))
+        .sort(c.USER_ROW, c.TIME, c.ITEM_ROW)
+    )
+    history.write_parquet(out / HISTORY)
+    users = len(Vocabulary.load(log.file(USERS)))
+    trained_U = np.zeros(users, dtype=np.uint8)
+    trained_U[events.filter(pl.col(c.PART) == c.TRAIN)[c.USER_ROW].unique().to_numpy()] = 1
+    save_file({"trained_U": trained_U}, out / TRAINED_USERS)
+    popularity = history.group_by(c.ITEM_ROW).agg(pl.len().cast(pl.Float32).alias(POPULARITY))
+    catalogue = pl.read_parquet(log.file("catalogue.parquet")).select(c.ITEM_ROW, c.TITLE)
+    catalogue.join(popularity, on=c.ITEM_ROW, how="left", maintain_order="left").with_columns(
+        (pl.col(POPULARITY).fill_null(0.0) / max(users, 1)).cast(pl.Float32)
+    ).write_parquet(out / CATALOGUE)

@@ -1,0 +1,223 @@
+"""A version that answers: top items for users, nearest items, and the reasons.
+
+Axes: D dimensions, H items of a history.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from safetensors.numpy import load_file
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact, load_artifact
+from kgrec.data.vocabulary import Vocabulary
+from kgrec.errors import InputError, Problem, nearest
+from kgrec.graph.paths import PathFinder
+from kgrec.serving import package
+from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
+from kgrec.serving.versions import promoted, read_registry, require
+from kgrec.workspace import Workspace
+
+REASON_LIMIT: Final = 2
+_ANSWER: Final = {c.USER: pl.String, c.ITEM: pl.String, c.TITLE: pl.String, c.SCORE: pl.Float64}
+logger = logging.getLogger(__name__)
+
+
+class Standing(StrEnum):
+    """What an answer to a user rests on."""
+
+    TRAINED = "trained"
+    HISTORY = "history"
+    POPULARITY = "popularity"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A user as the version knows them. vector_D is None where only popularity is left."""
+
+    standing: Standing
+    vector_D: Floats | None
+    history_H: Rows
+    seen: Rows
+
+
+class Version:
+    """A loaded version. `number` is its name in the registry, empty for a folder that was loaded by itself."""
+
+    def __init__(self, artifact: Artifact, number: str = "", config: IndexConfig | None = None) -> None:
+        self.number = number
+        self._artifact = artifact
+        self.items = Vocabulary.load(artifact.file(package.ITEMS))
+        self.users = Vocabulary.load(artifact.file(package.USERS))
+        expected = {"item vocabulary": self.items.digest, "model": artifact.files[package.VECTORS]}
+        self._index = ItemIndex(artifact, config or IndexConfig(), expected)
+        vectors = load_file(artifact.file(package.VECTORS))
+        self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
+        self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
+        self._item_fold_ID: Floats = vectors["item_fold_ID"]
+        self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
+        catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
+        self._titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
+        by_popularity = catalogue.sort([package.POPULARITY, c.ITEM_ROW], descending=[True, False])
+        self._popular_rows: Rows = by_popularity[c.ITEM_ROW].to_numpy().astype(np.int64)
+        self._popular_shares: Floats = by_popularity[package.POPULARITY].to_numpy()
+        history = pl.read_parquet(artifact.file(package.HISTORY)).sort(c.USER_ROW, maintain_order=True)
+        self._history_items: Rows = history[c.ITEM_ROW].to_numpy().astype(np.int64)
+        self._history_seen: npt.NDArray[np.bool_] = history[package.SEEN].to_numpy()
+        self._history_offsets = np.searchsorted(history[c.USER_ROW].to_numpy(), np.arange(len(self.users) + 1))
+
+    def recommend(self, users: Sequence[object], k: int = 10, *, explain: bool = False) -> pl.DataFrame:
+        """Return the top k items of each user: user, item, title, score and, on demand, reason; best first.
+
+        Items that the user had are left out. A user without a trained vector is placed by their history; one whom the
+        version does not know gets what is most popular, and a log line says so (`standing` tells it beforehand).
+        score: the cosine of the trained vectors in [-1, 1], for popularity the share of users who had the item.
+        """
+        _positive(k)
+        rows: list[tuple[str, str, str | None, float]] = []
+        reasons: list[str] = []
+        for user in map(_as_id, users):
+            asked = self._ask(user)
+            found, scores = self._top(asked, k)
+            ids = self.items.ids(pl.Series(found)).to_list()
+            rows += [
+                (user, item, self._titles.get(int(row)), float(score))
+                for item, row, score in zip(ids, found, scores, strict=True)
+            ]
+            if explain:
+                reasons += [self.reason(int(row), asked.history_H, asked.standing) for row in found]
+        answer = pl.DataFrame(rows, schema=_ANSWER, orient="row")
+        return answer.with_columns(pl.Series(c.REASON, reasons, dtype=pl.String)) if explain else answer
+
+    def similar(self, items: Sequence[object], k: int = 10) -> pl.DataFrame:
+        """Return the k nearest items of each item by cosine, itself left out: item, neighbour, title, score.
+
+        InputError names every item that the version does not know, with the nearest id.
+        """
+        _positive(k)
+        ids = [_as_id(item) for item in items]
+        rows = [
+            None if row is None else self._index.vector(int(row))
+            for row in self.items.rows(pl.Series(ids, dtype=pl.String))
+        ]
+        unknown = [item for item, vector in zip(ids, rows, strict=True) if vector is None]
+        if unknown:
+            raise InputError([self._unknown_item(item) for item in unknown])
+        answers: list[tuple[str, str, str | None, float]] = []
+        for item, vector in zip(ids, rows, strict=True):
+            own = self.items.rows(pl.Series([item])).to_numpy().astype(np.int64)
+            found, scores = self._index.search(np.asarray(vector), k, own)
+            names = self.items.ids(pl.Series(found)).to_list()
+            answers += [
+                (item, name, self._titles.get(int(row)), float(score))
+                for name, row, score in zip(names, found, scores, strict=True)
+            ]
+        schema = {c.ITEM: pl.String, "neighbour": pl.String, c.TITLE: pl.String, c.SCORE: pl.Float64}
+        return pl.DataFrame(answers, schema=schema, orient="row")
+
+    def standing(self, user: object) -> Standing:
+        """Say what an answer to this user rests on: a trained vector, their history, or popularity."""
+        return self._ask(_as_id(user)).standing
+
+    def history(self, user: object) -> pl.DataFrame:
+        """Return what the version knows the user had, oldest first: item, title."""
+        rows = self._ask(_as_id(user)).history_H
+        titles = [self._titles.get(int(row)) for row in rows]
+        return pl.DataFrame({c.ITEM: self.items.ids(pl.Series(rows)), c.TITLE: pl.Series(titles, dtype=pl.String)})
+
+    def title_of(self, item: object) -> str:
+        """Return the title of an item by its id, or the id where it has none or is unknown."""
+        row = self.items.rows(pl.Series([_as_id(item)], dtype=pl.String))[0]
+        return _as_id(item) if row is None else self.title(int(row))
+
+    def title(self, item_row: int) -> str:
+        """Return an item's title, or its id where it has none."""
+        return self._titles.get(item_row) or str(self.items.entries[item_row])
+
+    def reason(self, item_row: int, history_H: Rows, standing: Standing) -> str:
+        """Return why this item, in a sentence: shared entities of the graph, else the nearest item of the history."""
+        if standing is Standing.POPULARITY:
+            return "popular with everybody (nothing is known of this user)"
+        shared = self._paths.shared(item_row, history_H.tolist(), REASON_LIMIT)
+        if shared:
+            return self._paths.sentence(shared)
+        closeness_H = self.item_vectors_ID[history_H] @ self.item_vectors_ID[item_row]
+        return f'chosen by the same people as "{self.title(int(history_H[int(np.argmax(closeness_H))]))}"'
+
+    def vectors_of(self, users: pl.Series, histories: Mapping[str, Rows]) -> Floats:
+        """Return one vector per user id, from the table or from the given history (item rows); zeros for neither."""
+        vectors_BD = np.zeros((len(users), self._index.dimensions), dtype=np.float32)
+        for place, (user, row) in enumerate(zip(users, self.users.rows(users), strict=True)):
+            if row is not None and self._trained_U[row]:
+                vectors_BD[place] = self.user_vectors_UD[row]
+            elif len(histories.get(user, ())):
+                vectors_BD[place] = self._folded(histories[user])
+        return vectors_BD
+
+    @cached_property
+    def _paths(self) -> PathFinder:
+        triples = pl.read_parquet(self._artifact.file(package.GRAPH_TRIPLES))
+        nodes = pl.read_parquet(self._artifact.file(package.GRAPH_NODES))
+        relations = Vocabulary.load(self._artifact.file(package.RELATIONS))
+        return PathFinder(triples, nodes, relations.entries.to_list())
+
+    def _ask(self, user: str) -> _Asked:
+        row = self.users.rows(pl.Series([user], dtype=pl.String))[0]
+        nothing = np.empty(0, dtype=np.int64)
+        if row is None:
+            return _Asked(Standing.POPULARITY, None, nothing, nothing)
+        window = slice(self._history_offsets[row], self._history_offsets[row + 1])
+        history_H = self._history_items[window]
+        seen = history_H[self._history_seen[window]]
+        if self._trained_U[row]:
+            return _Asked(Standing.TRAINED, self.user_vectors_UD[row], history_H, seen)
+        if len(history_H) and np.any(vector_D := self._folded(history_H)):
+            return _Asked(Standing.HISTORY, vector_D, history_H, seen)
+        return _Asked(Standing.POPULARITY, None, history_H, seen)
+
+    def _folded(self, history_H: Rows) -> Floats:
+        total_D = self._item_fold_ID[history_H].sum(axis=0)
+        return np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-12), dtype=np.float32)
+
+    def _top(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
+        if asked.vector_D is not None:
+            return self._index.search(asked.vector_D, k, asked.seen)
+        logger.warning("a user without history: answered with what is most popular")
+        keep = ~np.isin(self._popular_rows, asked.seen)
+        return self._popular_rows[keep][:k], self._popular_shares[keep][:k]
+
+    def _unknown_item(self, item: str) -> Problem:
+        guess = nearest(item, self.items.entries.head(100_000).to_list())
+        remedy = f"did you mean {guess}?" if guess else "name an item of the catalogue"
+        return Problem(f"item {item}", "not in the catalogue of this version", remedy)
+
+
+def open_version(folder: Path, number: str = "") -> Version:
+    """Load a version from its folder, every byte checked; ArtifactError names what is damaged or does not fit."""
+    return Version(load_artifact(folder, "version"), number)
+
+
+def load(workspace: str | Path = "workspace", version: str | None = None) -> Version:
+    """Load the promoted version of a workspace, or the named one. InputError when there is none."""
+    place = Workspace(workspace)
+    record = promoted(place) if version is None else require(read_registry(place), str(version))
+    return open_version(place.store.path("version", record.key), record.version)
+
+
+def _as_id(value: object) -> str:
+    return str(value).strip()
+
+
+def _positive(k: int) -> None:
+    if k < 1:
+        raise InputError(Problem("k", f"a list of {k} items", "ask for 1 or more", example=str(k)))

@@ -1,0 +1,267 @@
+"""What is learned: each task cuts its rows into batches and gives the losses of one.
+
+Shapes: P positives, N exposures, T triples, I items, B rows of a batch, V distinct users of a batch, M negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from kgrec.errors import InputError, Problem
+from kgrec.model.embeddings import Head, NetworkShape
+from kgrec.model.kg_scorers import n3_penalty, with_inverses
+from kgrec.model.losses import (
+    click_loss,
+    entire_space_loss,
+    full_softmax_loss,
+    link_softmax_loss,
+    sampled_link_loss,
+    sampled_softmax_loss,
+)
+from kgrec.model.network import Encoded, Network, NetworkConfig, rows_or_zero
+from kgrec.model.propagation import GraphEdges
+
+RETRIEVAL: Final = "retrieval"
+LINK: Final = "link"
+
+
+@dataclass(frozen=True)
+class Positives:
+    """What retrieval learns: user_P and item_P rows (int64), and how much each counts, weight_P (float32, >= 0)."""
+
+    user_P: Tensor
+    item_P: Tensor
+    weight_P: Tensor
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """What the towers learn: one row per exposure; a user or item row of -1 is unknown.
+
+    Labels are float32 0/1, or None where the data has none. has_impressions: the rows are all exposures, clicked or
+    not; False: only clicked rows are there, so that conversion is learned on them alone.
+    """
+
+    user_N: Tensor
+    item_N: Tensor
+    numeric_NF: Tensor
+    categorical_NC: Tensor
+    click_N: Tensor | None
+    conversion_N: Tensor | None
+    has_impressions: bool
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The labels that can be learned from these rows; clicks need rows that were not clicked."""
+        click: tuple[Head, ...] = ("click",) if self.has_impressions and self.click_N is not None else ()
+        conversion: tuple[Head, ...] = ("conversion",) if self.conversion_N is not None else ()
+        return click + conversion
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All tensors of the train part; any part may be absent. triples_T3: head, relation, tail rows (int64).
+
+    trainable_I: True for items that a train event names; False keeps an item out of the softmax's denominator.
+    None: those that `positives` name.
+    """
+
+    edges: GraphEdges
+    positives: Positives | None = None
+    exposures: Exposures | None = None
+    triples_T3: Tensor | None = None
+    trainable_I: Tensor | None = None
+
+
+class TaskConfig(BaseModel):
+    """How each task's loss is formed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=0.2, gt=0, description="retrieval: divisor of the cosine in the softmax, > 0")
+    off_target_weight: float = Field(
+        default=0.2,
+        ge=0,
+        description="retrieval: weight of a pair without the target event beside a pair with it, >= 0",
+    )
+    full_softmax_items: int = Field(
+        default=30_000,
+        ge=0,
+        description="retrieval: up to this many items the softmax is over all, beyond it is sampled",
+    )
+    sampled_items: int = Field(default=4096, ge=1, description="retrieval: negatives a step where sampled, items >= 1")
+    full_softmax_entities: int = Field(
+        default=2_000, ge=0, description="link: up to this many entities a triple is scored against all, beyond sampled"
+    )
+    sampled_entities: int = Field(default=128, ge=1, description="link: negatives a step where sampled, entities >= 1")
+    n3: float = Field(default=0.01, ge=0, description="link: weight of the cubed-magnitude penalty, >= 0")
+
+
+class Task(Protocol):
+    """One thing to learn. `name` is for people, `rows` is how many rows an epoch should see."""
+
+    name: str
+    rows: int
+
+    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+        """Yield `count` batches that together hold every row once, in an order drawn from the generator."""
+
+    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return each loss of a batch, a scalar under its name."""
+
+
+class RetrievalTask:
+    """Cosine softmax over the catalogue for every positive."""
+
+    name = RETRIEVAL
+
+    def __init__(self, positives: Positives, num_items: int, trainable_I: Tensor | None, config: TaskConfig) -> None:
+        self.positives, self.config, self.rows = positives, config, len(positives.user_P)
+        if trainable_I is None:
+            trainable_I = torch.zeros(num_items, dtype=torch.bool)
+            trainable_I[positives.item_P] = True
+        self.trainable_I = trainable_I
+        self.candidate_J = trainable_I.nonzero().flatten()
+        self.sampled = num_items > config.full_softmax_items
+
+    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+        """Yield (rows of positives, sampled negatives or nothing)."""
+        for row_B in _shuffled(self.rows, count, generator):
+            drawn_M = self.candidate_J[:0]
+            if self.sampled:
+                size = (self.config.sampled_items,)
+                drawn_M = self.candidate_J[torch.randint(len(self.candidate_J), size, generator=generator)]
+            yield row_B, drawn_M
+
+    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return {"retrieval": loss}."""
+        row_B, drawn_M = batch
+        item_B, weight_B = self.positives.item_P[row_B], self.positives.weight_P[row_B]
+        distinct_V, user_B = torch.unique(self.positives.user_P[row_B], return_inverse=True)
+        users_VD, heat = encoded.users_UD.index_select(0, distinct_V), self.config.temperature
+        if not self.sampled:
+            loss = full_softmax_loss(users_VD, encoded.items_ID, user_B, item_B, weight_B, heat, self.trainable_I)
+            return {RETRIEVAL: loss}
+        positives_BD, drawn_MD = (encoded.items_ID.index_select(0, part) for part in (item_B, drawn_M))
+        count = len(self.candidate_J)
+        loss = sampled_softmax_loss(users_VD, positives_BD, drawn_MD, user_B, item_B, drawn_M, weight_B, heat, count)
+        return {RETRIEVAL: loss}
+
+
+class TowerTask:
+    """Click on all exposures; conversion over the entire space (ESMM), or on clicked rows where there are no others."""
+
+    name = "towers"
+
+    def __init__(self, exposures: Exposures) -> None:
+        self.exposures, self.rows = exposures, len(exposures.user_N)
+
+    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+        """Yield (rows of exposures,)."""
+        for row_B in _shuffled(self.rows, count, generator):
+            yield (row_B,)
+
+    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return {"click": ..., "conversion": ...} as far as there are labels."""
+        (row_B,), rows = batch, self.exposures
+        if network.towers is None:
+            raise ValueError("the network's shape names no heads, so there are no towers to train")
+        user_BD = rows_or_zero(encoded.users_UD, rows.user_N[row_B])
+        item_BD = rows_or_zero(encoded.items_ID, rows.item_N[row_B])
+        logits = network.towers(user_BD, item_BD, rows.numeric_NF[row_B], rows.categorical_NC[row_B])
+        losses: dict[str, Tensor] = {}
+        if "click" in logits and rows.click_N is not None:
+            losses["click"] = click_loss(logits["click"], rows.click_N[row_B])
+        if "conversion" in logits and rows.conversion_N is not None:
+            label_B = rows.conversion_N[row_B]
+            if "click" in logits and rows.click_N is not None:
+                both_B = label_B * rows.click_N[row_B]
+                losses["conversion"] = entire_space_loss(logits["click"], logits["conversion"], both_B)
+            else:
+                losses["conversion"] = click_loss(logits["conversion"], label_B)
+        return losses
+
+
+class LinkTask:
+    """Triples in both directions: the tail (by the inverse relation: the head) against all or sampled entities.
+
+    An epoch sees every triple once, in a direction drawn anew, so that two epochs cost what one of both would.
+    """
+
+    name = LINK
+
+    def __init__(self, triples_T3: Tensor, shape: NetworkShape, config: TaskConfig) -> None:
+        self.queries_T3 = with_inverses(triples_T3, shape.num_relations)
+        self.num_entities, self.config, self.rows = shape.num_entities, config, len(triples_T3)
+        self.sampled = shape.num_entities > config.full_softmax_entities
+
+    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+        """Yield (rows of queries: t or t + T for triple t, sampled entities or nothing)."""
+        size = (self.config.sampled_entities if self.sampled else 0,)
+        inverse_T = torch.randint(2, (self.rows,), generator=generator)
+        for row_B in _shuffled(self.rows, count, generator):
+            drawn_M = torch.randint(max(self.num_entities, 1), size, generator=generator)
+            yield row_B + inverse_T[row_B] * self.rows, drawn_M
+
+    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """Return {"link": softmax loss + n3 * penalty}."""
+        row_B, drawn_M = batch
+        head_B, relation_B, tail_B = self.queries_T3[row_B].T
+        scorer, entities_ED = network.scorer, network.tables.entities_ED
+        sizes, rows = [len(head_B), len(tail_B), len(drawn_M)], torch.cat([head_B, tail_B, drawn_M])
+        head_BD, tail_BD, drawn_MD = torch.split(entities_ED.index_select(0, rows), sizes)  # one gather, one scatter
+        relation_BD = network.tables.relations_RD.index_select(0, relation_B)
+        if self.sampled:
+            negative_BM = scorer.tails(head_BD, relation_BD, drawn_MD)
+            loss = sampled_link_loss(scorer.triples(head_BD, relation_BD, tail_BD), negative_BM, tail_B, drawn_M)
+        else:
+            loss = link_softmax_loss(scorer.tails(head_BD, relation_BD, entities_ED), tail_B)
+        if self.config.n3:
+            loss = loss + self.config.n3 * n3_penalty(scorer, head_BD, relation_BD, tail_BD)
+        return {LINK: loss}
+
+
+def make_network(shape: NetworkShape, config: NetworkConfig, data: TrainingData, seed: int) -> Network:
+    """Return an untrained network over the data's graph; its towers know the features' scale and the base rates."""
+    network = Network(shape, config, data.edges, seed)
+    if network.towers is not None and data.exposures is not None:
+        labels = {"click": data.exposures.click_N, "conversion": data.exposures.conversion_N}
+        click_N = data.exposures.click_N
+        rates: dict[Head, float] = {}
+        for head in shape.heads:
+            label_N = labels[head]
+            if label_N is not None and head == "conversion" and click_N is not None:
+                label_N = label_N[click_N > 0]
+            if label_N is not None and len(label_N):
+                rates[head] = float(label_N.double().mean())
+        network.towers.prepare(data.exposures.numeric_NF, rates)
+    return network
+
+
+def make_tasks(shape: NetworkShape, data: TrainingData, config: TaskConfig) -> list[Task]:
+    """Return the tasks that the data allows, the main one first: retrieval, else towers, else link.
+
+    InputError when there is nothing at all to learn.
+    """
+    tasks: list[Task] = []
+    if data.positives is not None and len(data.positives.user_P):
+        tasks.append(RetrievalTask(data.positives, shape.num_items, data.trainable_I, config))
+    if data.exposures is not None and len(data.exposures.user_N) and shape.heads:
+        tasks.append(TowerTask(data.exposures))
+    if data.triples_T3 is not None and len(data.triples_T3):
+        tasks.append(LinkTask(data.triples_T3, shape, config))
+    if not tasks:
+        raise InputError(Problem("train part", "nothing to learn: no event, no labelled exposure, no triple",
+                                 "check the split's shares and the roles of the events"))  # fmt: skip
+    return tasks
+
+
+def _shuffled(rows: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield `count` near-equal parts of a random order of the rows."""
+    yield from torch.randperm(rows, generator=generator).tensor_split(count)

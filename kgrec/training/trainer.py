@@ -1,0 +1,234 @@
+"""The training loop. It knows no task, model part or balancer by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from kgrec.errors import InputError, Problem, nearest
+from kgrec.model.network import Network
+from kgrec.seeds import derive_seed
+from kgrec.training.balancing import BALANCERS, Balancer
+from kgrec.training.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    load_optimiser,
+    optimiser_tensors,
+    save_checkpoint,
+)
+from kgrec.training.stopping import Stopping
+from kgrec.training.tasks import LINK, Task
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingConfig(BaseModel):
+    """How long, how fast and towards what the network trains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=24, ge=1, description="passes over the main task's rows at most, >= 1")
+    batch_size: int = Field(default=4096, ge=1, description="rows of the main task a step, >= 1")
+    learning_rate: float = Field(default=0.02, gt=0, description="Adam's step size, > 0")
+    weight_decay: float = Field(default=1e-4, ge=0, description="decoupled decay of the towers' weights, a step, >= 0")
+    table_decay: float = Field(default=0.0, ge=0, description="decoupled decay of the shared vectors, a step, >= 0")
+    kg_weight: float = Field(default=0.1, ge=0, description="lambda, the weight of the knowledge loss, >= 0")
+    task_weights: dict[str, float] = Field(
+        default={}, description="weights of other losses by name (retrieval, click, conversion), >= 0; default 1"
+    )
+    balancing: str = Field(default="fixed", description="how the losses are combined: fixed")
+    patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
+    evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
+    checkpoint_every: int = Field(default=5, ge=1, description="epochs between two saves of the state, >= 1")
+    threads: int = Field(
+        default=0, ge=0, description="threads of a product, >= 0; 0 = all cores; part of the result's bits"
+    )
+
+    def model_post_init(self, context: object, /) -> None:
+        """Refuse an unknown balancer or a negative weight."""
+        if self.balancing not in BALANCERS:
+            guess = nearest(self.balancing, BALANCERS)
+            what = f"no balancing {self.balancing!r}; known: {', '.join(BALANCERS)}"
+            raise InputError(Problem("training.balancing", what, f"write {guess or 'fixed'!r}"))
+        if any(weight < 0 for weight in self.task_weights.values()):
+            raise InputError(Problem("training.task_weights", "a weight below 0", "use 0 to leave a loss out"))
+
+    def balancer(self) -> Balancer:
+        """Return a new balancer with the configured weights."""
+        return BALANCERS[self.balancing]({LINK: self.kg_weight, **self.task_weights})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: epochs done of at most `epochs`, and this epoch's losses and metrics."""
+
+    epoch: int
+    epochs: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training gave. The network itself holds `best_state` when `train` returns.
+
+    history: one dict an epoch: "epoch", "loss/NAME" for each loss, "validation/NAME" where it was evaluated.
+    best_epoch counts from 1, the number of epochs the best state was trained for.
+    """
+
+    best_state: dict[str, Tensor]
+    history: list[dict[str, float]]
+    best_epoch: int
+    stopped_early: bool
+
+
+def train(
+    network: Network,
+    tasks: Sequence[Task],
+    config: TrainingConfig,
+    seed: int,
+    evaluate: Callable[[Network], Mapping[str, float]],
+    *,
+    checkpoint: Path | None = None,
+    owner: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainingResult:
+    """Train until `evaluate` finds no gain any more, and leave the best epoch's parameters in the network.
+
+    The first task sets the steps of an epoch; the others' batches are spread evenly over them, so that each of their
+    rows, too, is seen once an epoch. `evaluate` sees the network in evaluation mode and returns validation metrics, of
+    which "objective" (larger is better) decides. With a `checkpoint` of the same `owner` (a fingerprint of data,
+    configs and seed) training goes on from there, bit for bit as if it had never stopped.
+
+    Raises FloatingPointError when a loss is no longer finite.
+    """
+    with _reproducible(config.threads):
+        optimiser, balancer = _optimiser(network, config), config.balancer()
+        state = _start(network, optimiser, balancer, config, checkpoint, owner)
+        while state.epoch < config.epochs and not state.stopping.should_stop:
+            figures = _one_epoch(network, tasks, optimiser, balancer, config, seed, state.epoch)
+            state.epoch += 1
+            if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
+                figures |= _look_at_validation(network, evaluate, state)
+            state.history.append({"epoch": float(state.epoch), **figures})
+            over = state.stopping.should_stop or state.epoch == config.epochs
+            if checkpoint is not None and (over or state.epoch % config.checkpoint_every == 0):
+                state.parameters, state.optimiser = network.state_dict(), optimiser_tensors(optimiser)
+                state.balancer = balancer.state()
+                save_checkpoint(checkpoint, state, owner)
+            if progress is not None:
+                progress(Progress(state.epoch, config.epochs, state.history[-1]))
+        network.load_state_dict(state.best or network.state_dict())
+        network.eval()
+        best = state.best or _copy(network)
+        return TrainingResult(best, state.history, state.stopping.best_epoch, state.stopping.should_stop)
+
+
+def _one_epoch(
+    network: Network,
+    tasks: Sequence[Task],
+    optimiser: torch.optim.Optimizer,
+    balancer: Balancer,
+    config: TrainingConfig,
+    seed: int,
+    epoch: int,
+) -> dict[str, float]:
+    network.train()
+    totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "dropout", epoch))
+        for batches in _schedule(tasks, config.batch_size, seed, epoch):
+            optimiser.zero_grad(set_to_none=True)
+            encoded = network.encode()
+            losses: dict[str, Tensor] = {}
+            for task, batch in batches:
+                losses.update(task.losses(network, encoded, batch))
+            balancer.backward(losses)
+            optimiser.step()
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0.0) + loss.item()
+                counts[name] = counts.get(name, 0) + 1
+    means = {f"loss/{name}": total / counts[name] for name, total in totals.items()}
+    broken = [name for name, mean in means.items() if not torch.isfinite(torch.tensor(mean))]
+    if broken:
+        raise FloatingPointError(f"not finite in epoch {epoch + 1}: {', '.join(broken)}; lower training.learning_rate")
+    return means
+
+
+def _schedule(
+    tasks: Sequence[Task], batch_size: int, seed: int, epoch: int
+) -> Iterator[list[tuple[Task, Sequence[Tensor]]]]:
+    """Yield the batches of each step: one of the first task, and of another one where its even share falls."""
+    steps = max(1, -(-tasks[0].rows // batch_size))
+    plan = []
+    for task in tasks:
+        count = min(steps, max(1, -(-task.rows // batch_size)))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "batches", task.name, epoch))
+        due = {(2 * part + 1) * steps // (2 * count) for part in range(count)}
+        plan.append((task, task.batches(generator, count), due))
+    for step in range(steps):
+        yield [(task, next(batches)) for task, batches, due in plan if step in due]
+
+
+def _look_at_validation(
+    network: Network, evaluate: Callable[[Network], Mapping[str, float]], state: TrainingState
+) -> dict[str, float]:
+    network.eval()
+    with torch.no_grad():
+        metrics = evaluate(network)
+    if "objective" not in metrics:
+        raise ValueError(f"evaluate must return 'objective', it returned {sorted(metrics)}")
+    state.stopping = state.stopping.after(state.epoch, metrics["objective"])
+    if state.stopping.best_epoch == state.epoch:
+        state.best = _copy(network)
+    return {f"validation/{name}": float(value) for name, value in metrics.items()}
+
+
+def _start(
+    network: Network,
+    optimiser: torch.optim.Optimizer,
+    balancer: Balancer,
+    config: TrainingConfig,
+    checkpoint: Path | None,
+    owner: str,
+) -> TrainingState:
+    stored = load_checkpoint(checkpoint, owner, config.patience) if checkpoint is not None else None
+    if stored is None:
+        return TrainingState(Stopping(config.patience))
+    _log.info("training goes on after epoch %d", stored.epoch)
+    network.load_state_dict(stored.parameters)
+    load_optimiser(optimiser, stored.optimiser)
+    balancer.load(stored.balancer)
+    return stored
+
+
+def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+    groups = [{"params": list(network.tables.parameters()), "weight_decay": config.table_decay}]
+    if network.towers is not None:
+        groups.append({"params": list(network.towers.parameters()), "weight_decay": config.weight_decay})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def _copy(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _reproducible(threads: int) -> Iterator[None]:
+    """Use deterministic kernels and a chosen number of threads, and give back what was set before."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])

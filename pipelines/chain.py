@@ -1,0 +1,76 @@
+"""Commands that go through the stages: the coat over `kgrec.stages`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from kgrec.config import load_config
+from kgrec.workspace import Workspace
+from pipelines import show
+from pipelines.environment import prepare_environment
+
+
+def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until: str, as_json: bool) -> int:
+    """Run the chain up to a stage as a Prefect flow, print what came of it, return the exit status."""
+    started = time.perf_counter()
+    loaded = load_config(config, overrides)
+    place = Workspace(workspace)
+    with place.hold(f"kgrec {until if until != 'promote' else 'run'} {config}"):
+        prepare_environment(place)
+        from pipelines.train import run_flow, start_server
+
+        server = start_server()
+        from feature_store.catalog import VIEWS
+        from kgrec.chain.context import Run
+        from kgrec.stages import RunResult
+        from pipelines.progress import ProgressPainter
+
+        with ProgressPainter() as painter:
+            context = Run(loaded, place, VIEWS, painter)
+            server.join()
+            result = run_flow(context, until)
+    if not isinstance(result, RunResult):
+        _print_artifact(until, result, context.reports, as_json=as_json)
+        return 0
+    answer = result.as_dict()
+    if as_json:
+        show.as_json(answer)
+    else:
+        show.run_result(answer)
+        if result.released.promoted:
+            _example(workspace)
+        click.echo(f"wall clock: {time.perf_counter() - started:.1f} s", file=sys.stdout)
+    return 0 if result.released.verdict.passed else 3
+
+
+def _print_artifact(until: str, artifact: Any, reports: Any, *, as_json: bool) -> None:
+    stages = {
+        name: {"seconds": r.seconds, "cached": r.cached, "peak_rss_mb": r.peak_rss_mb} for name, r in reports.items()
+    }
+    if artifact is None:
+        answer: dict[str, Any] = {"stage": until, "stages": stages}
+    else:
+        answer = {"stage": until, "path": str(artifact.path), "digest": artifact.digest, "facts": dict(artifact.facts),
+                  "stages": stages}  # fmt: skip
+    if as_json:
+        show.as_json(answer)
+        return
+    click.echo(f"{until}: {answer.get('path', 'nothing to do for this data')}")
+    for name, value in answer.get("facts", {}).items():
+        click.echo(f"  {name}: {value}")
+
+
+def _example(workspace: str) -> None:
+    """Print ten recommendations with titles and reasons for the first user that training saw."""
+    from kgrec.serving.recommend import Standing, load
+
+    version = load(workspace)
+    user = next((u for u in version.users.entries if version.standing(u) is Standing.TRAINED), None)
+    if user is not None:
+        answer = version.recommend([user], k=10, explain=True)
+        click.echo()
+        show.items(f"Ten recommendations for user {user}", answer.to_dicts())

@@ -1,0 +1,79 @@
+"""The chain as a Prefect flow: every stage a task, told in the order of `kgrec.stages`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Failed
+
+from kgrec.chain.context import Run
+from kgrec.errors import KgrecError
+from kgrec.stages import STAGES, run_chain
+
+T = TypeVar("T")
+
+
+def start_server() -> threading.Thread:
+    """Start Prefect's own temporary server aside, unless a server is configured, and return the thread to wait for.
+
+    It takes several seconds of another process; meanwhile this one can import what it needs.
+    """
+
+    def start() -> None:
+        if PREFECT_API_URL.value() is None:
+            server = SubprocessASGIServer()
+            if not server.running:
+                server.start(timeout=120)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    return thread
+
+
+def run_flow(context: Run, until: str = STAGES[-1]) -> Any:
+    """Run the chain up to a stage as a flow, and return what `kgrec.stages.run_chain` returns.
+
+    An error that kgrec raised on purpose comes out as it is.
+    """
+    kept: list[Any] = []
+    faults: list[KgrecError] = []
+
+    def call(name: str, stage: Callable[..., T], *arguments: Any) -> T:
+        def body() -> State[None] | None:
+            return _kept_or_failed(kept, faults, lambda: stage(*arguments))
+
+        task(name=name, cache_policy=NO_CACHE, persist_result=False)(body)(return_state=True)
+        if faults:
+            raise faults[0]
+        answer: T = kept.pop()
+        return answer
+
+    def chain() -> State[None] | None:
+        return _kept_or_failed(kept, faults, lambda: run_chain(context, call, until))
+
+    state = flow(name=f"kgrec-{context.config.name}", persist_result=False)(chain)(return_state=True)
+    if faults:
+        raise faults[0]
+    if not kept:
+        state.result()  # raises what went wrong
+    return kept.pop()
+
+
+def _kept_or_failed(
+    kept: list[Any], faults: list[KgrecError], work: Callable[[], Any]
+) -> State[None] | None:  # fmt: skip
+    """Keep the answer, or keep the fault and return a failed state: Prefect records it without a traceback."""
+    try:
+        kept.append(work())
+    except KgrecError as fault:
+        if not faults:
+            faults.append(fault)
+        return Failed(message=str(fault))
+    return None

@@ -1,0 +1,84 @@
+"""What every baseline of the registry has to do; nobody escapes, since the list is read from the registry."""
+
+import pytest
+import torch
+
+from kgrec.evaluation.baselines import BASELINES, BaselinesConfig, LeftOutError, fit, judge, tune
+from kgrec.evaluation.pairs import Pairs
+
+USERS, ITEMS = 40, 24
+CONFIG = BaselinesConfig(neighbours=(2, 8), shrinkage=(0.0, 5.0), ease_lambda=(1.0, 50.0), filter_exponents=(0.0, 0.5))
+
+
+def world():
+    """Two communities of items; each user lives in one, and all that is held out is there too."""
+    generator = torch.Generator().manual_seed(11)
+    train, held = [], []
+    for user in range(USERS):
+        own = torch.randperm(ITEMS // 2, generator=generator) + (user % 2) * (ITEMS // 2)
+        train += [(user, int(item)) for item in own[:7]]
+        held += [(user, int(item)) for item in own[7:9]]
+    return (Pairs.of(*zip(*rows, strict=True), USERS, ITEMS) for rows in (train, held))
+
+
+@pytest.fixture(params=sorted(BASELINES))
+def name(request):
+    return request.param
+
+
+def test_scores_have_the_shape_of_the_histories_and_need_no_known_user(name):
+    train, _ = world()
+    scorer = fit(name, train, BASELINES[name](train, CONFIG).settings()[0], CONFIG)
+    strangers = Pairs.of([0, 0, 2], [1, 5, 3], num_rows=3, num_columns=ITEMS)
+    scores = scorer(strangers)
+    assert scores.shape == (3, ITEMS)
+    assert bool(scores.isfinite().all())
+    assert torch.equal(scores[2:], scorer(strangers.take(torch.tensor([2]))))
+
+
+def test_two_fits_agree_bit_for_bit(name):
+    train, _ = world()
+    for setting in BASELINES[name](train, CONFIG).settings():
+        assert torch.equal(fit(name, train, setting, CONFIG)(train), fit(name, train, setting, CONFIG)(train))
+
+
+def test_fits_in_any_order_agree_with_fresh_ones(name):
+    train, _ = world()
+    shared = BASELINES[name](train, CONFIG)
+    for setting in [*shared.settings(), *reversed(shared.settings())]:
+        assert torch.equal(shared.fit(setting)(train), fit(name, train, setting, CONFIG)(train))
+
+
+def test_tuning_returns_the_best_of_what_it_tried(name):
+    train, held = world()
+    tuned = tune(name, train, held, train, ks=(5,), metric="recall@5", config=CONFIG)
+    tried = [line["validation"]["recall@5"] for line in tuned.tried]
+    assert len(tried) == len(BASELINES[name](train, CONFIG).settings())
+    assert tuned.validation["recall@5"] == max(tried)
+    assert dict(tuned.setting) == tuned.tried[tried.index(max(tried))]["setting"]
+    fresh = fit(name, train, tuned.setting, CONFIG)
+    assert judge(fresh, torch.arange(USERS), train, held, train, (5,)) == tuned.validation
+
+
+def test_personal_baselines_find_the_planted_communities(name):
+    train, held = world()
+    tuned = tune(name, train, held, train, ks=(5,), metric="recall@5", config=CONFIG)
+    if name == "popularity":
+        assert tuned.validation["recall@5"] < 0.7
+    else:
+        assert tuned.validation["precision@5"] == pytest.approx(tuned.validation["recall@5"] * 2 / 5)
+        scores = tuned.scorer(train).masked_fill(train_mask(train), -torch.inf)
+        own = torch.arange(ITEMS)[None] // (ITEMS // 2) == torch.arange(USERS)[:, None] % 2
+        assert bool(own.gather(1, scores.topk(5).indices).all()), "something from the other community was recommended"
+
+
+def train_mask(train):
+    mask = torch.zeros(USERS, ITEMS, dtype=torch.bool)
+    mask[train.rows(), train.indices] = True
+    return mask
+
+
+def test_nothing_to_validate_on_is_said(name):
+    train, _ = world()
+    with pytest.raises(LeftOutError, match="validation"):
+        tune(name, train, Pairs.empty(USERS, ITEMS), train, config=CONFIG)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from kgrec.columns import TRIPLES_SCHEMA
+from kgrec.data.rdf import RDFS_LABEL
+from kgrec.errors import InputError
+from tests.data.ingesting import CLICKS, run, table
+
+
+def build(base: Path, files: dict[str, str], split_column: str | None = None, **knowledge: Any) -> dict[str, Any]:
+    for name, text in {"log.csv": CLICKS, **files}.items():
+        (base / name).write_text(text)
+    return run(base, {"path": "log.csv"}, knowledge=knowledge, split_column=split_column)
+
+
+def test_tables_and_rdf_become_one_list(tmp_path: Path) -> None:
+    facts = build(
+        tmp_path,
+        {
+            "a.tsv": "tail\thead\trelation\n1\tx\tby\n2\ty\tby\n",
+            "b.csv": "head,relation,tail\nx,by,1\nx,in,3\n",
+            "c.nt": f'<http://x> <http://by> <http://z> .\n<http://x> <{RDFS_LABEL}> "The X" .\n',
+        },
+        triples=["a.tsv", "b.csv", "*.nt"],
+    )
+    found = table(tmp_path, "triples")
+    assert dict(found.schema) == {**TRIPLES_SCHEMA, "head_is_item": pl.Boolean()}
+    assert found.rows() == [
+        ("x", "by", "1", "a.tsv", False),
+        ("y", "by", "2", "a.tsv", False),
+        ("x", "in", "3", "b.csv", False),
+        ("http://x", "http://by", "http://z", "c.nt", False),
+    ]
+    assert facts["triples_repeated"] == 1
+    assert facts["triples"] == 4
+    assert table(tmp_path, "labels").rows() == [("http://x", "The X")]
+
+
+def test_a_triple_twice_in_one_file_is_a_bad_row(tmp_path: Path) -> None:
+    files = {
+        "a.csv": "head,relation,tail,source\nx,by,1,p\nx,by,1,q\n",
+        "b.nt": "<http://x> <http://y> <http://z> .\n" * 3,
+    }
+    with pytest.raises(InputError) as caught:
+        build(tmp_path, files, triples=["a.csv", "b.nt"])
+    assert "a.csv: duplicate row (1 time)\n  example: a.csv line 2:" in str(caught.value)
+    assert "b.nt: duplicate row (2 times)" in str(caught.value)
+    facts = build(tmp_path, files, triples=["a.csv", "b.nt"], tolerated=0.7)
+    assert facts["quarantined"] == {"duplicate row": 3}
+
+
+def test_a_statement_in_two_named_graphs_is_no_fault(tmp_path: Path) -> None:
+    quads = "".join(f"<http://x> <http://y> <http://z> <http://{graph}> .\n" for graph in "gh")
+    facts = build(tmp_path, {"a.nq": quads}, triples=["a.nq"])
+    assert (facts["triples"], facts["triples_repeated"]) == (1, 1)
+
+
+def test_the_split_column_of_triples(tmp_path: Path) -> None:
+    files = {
+        "a.csv": "head,relation,tail,fold\nx,r,1,train\nx,r,2,dev\nx,r,3,test\n",
+        "b.csv": "head,relation,tail\nx,r,4\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    run(tmp_path, knowledge={"triples": ["a.csv", "b.csv"]}, split_column="fold")
+    assert table(tmp_path, "triples")["part"].to_list() == ["train", "validation", "test", "train"]
+    with pytest.raises(InputError, match="no table of triples has the column 'flod'"):
+        run(tmp_path, knowledge={"triples": ["a.csv"]}, split_column="flod")
+
+
+def test_cells_become_triples_of_items(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {
+            "item": [1, 2, 3],
+            "genres": ["a b|c", " |c|c", None],
+            "words": ["p  q", " ", ""],
+            "year": [1999.0, None, 2000.5],
+            "tags": [["t", "u"], [], None],
+        }
+    ).write_parquet(tmp_path / "items.parquet")
+    relations = {"genres": {"separator": "|"}, "words": {"separator": ""}, "year": {}, "tags": {}}
+    facts = build(tmp_path, {}, tables=[{"path": "items.parquet", "relations": relations}])
+    found = table(tmp_path, "triples")
+    assert found.select("head", "tail").rows() == [
+        ("1", "genres:a b"), ("1", "genres:c"), ("2", "genres:c"), ("1", "words:p"), ("1", "words:q"),
+        ("1", "year:1999"), ("3", "year:2000.5"), ("1", "tags:t"), ("1", "tags:u"),
+    ]  # fmt: skip
+    assert found["head_is_item"].all()
+    assert set(found["source"]) == {"items.parquet"}
+    assert facts["blank_cells"] == 1 + 2 + 1 + 2
+    assert facts["triples_repeated"] == 1
+    assert ("genres:a b", "a b") in table(tmp_path, "labels").rows()
+    assert table(tmp_path, "items")["item"].to_list() == ["x", "y", "1", "2", "3"]
+
+
+def test_labels_of_the_file_come_first(tmp_path: Path) -> None:
+    files = {
+        "l.csv": "entity,label\n1,One\n1,Uno\nhttp://x,Mine\n",
+        "c.nt": f'<http://x> <{RDFS_LABEL}> "The X" .\n<http://w> <{RDFS_LABEL}> "W" .\n',
+    }
+    build(tmp_path, files, labels="l.csv", triples=["c.nt"])
+    assert table(tmp_path, "labels").rows() == [("1", "One"), ("http://x", "Mine"), ("http://w", "W")]
+
+
+TRIPLES = "head,relation,tail\ne1,by,p\ne2,by,p\ne3,by,q\n"
+
+
+def test_links_bring_in_cold_items_that_nobody_contests(tmp_path: Path) -> None:
+    files = {"t.csv": TRIPLES, "links.csv": "item,entity\nx,e1\ncold,e2\n"}
+    facts = build(tmp_path, files, triples=["t.csv"], links="links.csv")
+    assert table(tmp_path, "items")["item"].to_list() == ["x", "y", "cold"]
+    assert table(tmp_path, "links").rows() == [("x", "e1"), ("cold", "e2")]
+    assert (facts["cold_items"], facts["links_given"]) == (1, True)
+
+
+@pytest.mark.parametrize("link", ["ghost,e9", "ghost,e1", "ghost,e2\nghost2,e2"])
+def test_links_to_items_that_do_not_exist(tmp_path: Path, link: str) -> None:
+    files = {"t.csv": TRIPLES, "links.csv": f"item,entity\nx,e1\n{link}\n"}
+    with pytest.raises(InputError, match="link to an item that does not exist") as caught:
+        build(tmp_path, files, triples=["t.csv"], links="links.csv")
+    assert "links.csv line 2" in str(caught.value)
+    facts = build(tmp_path, files, triples=["t.csv"], links="links.csv", tolerated=0.7)
+    assert facts["items"] == 2
+    assert table(tmp_path, "links").rows() == [("x", "e1")]
+
+
+def test_without_links_an_item_is_its_entity(tmp_path: Path) -> None:
+    facts = build(tmp_path, {"t.csv": TRIPLES}, triples=["t.csv"])
+    assert table(tmp_path, "links").rows() == [("x", "x"), ("y", "y")]
+    assert facts["links_given"] is False

@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kgrec.model.losses import (
+    click_loss,
+    entire_space_loss,
+    full_softmax_loss,
+    link_softmax_loss,
+    sampled_link_loss,
+    sampled_softmax_loss,
+)
+
+
+def softmax_oracle(users, items, pairs, weights, temperature, candidates) -> float:
+    total = 0.0
+    for (user, item), weight in zip(pairs, weights, strict=True):
+        score = [float(users[user].double() @ items[i].double()) / temperature for i in range(len(items))]
+        total += weight * (math.log(sum(math.exp(score[i]) for i in candidates)) - score[item])
+    return total / sum(weights)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(2, 9))
+def test_full_softmax_is_the_loop_over_positives_and_candidates(seed: int, positives: int, num_items: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    users_VD, items_ID = torch.randn(4, 3, generator=generator), torch.randn(num_items, 3, generator=generator)
+    user_P = torch.randint(4, (positives,), generator=generator)
+    item_P = torch.randint(num_items, (positives,), generator=generator)
+    weight_P = torch.rand(positives, generator=generator) + 0.1
+    candidate_I = torch.rand(num_items, generator=generator) < 0.5
+    candidate_I[item_P] = True
+    got = full_softmax_loss(users_VD, items_ID, user_P, item_P, weight_P, 0.7, candidate_I)
+    chosen = candidate_I.nonzero().flatten().tolist()
+    pairs = list(zip(user_P.tolist(), item_P.tolist(), strict=True))
+    assert got.item() == pytest.approx(
+        softmax_oracle(users_VD, items_ID, pairs, weight_P.tolist(), 0.7, chosen), rel=1e-4
+    )
+
+
+def test_items_that_are_no_candidates_get_no_gradient() -> None:
+    items_ID = torch.eye(3).requires_grad_()
+    candidate_I = torch.tensor([True, True, False])
+    full_softmax_loss(
+        torch.ones(1, 3), items_ID, torch.tensor([0]), torch.tensor([0]), torch.ones(1), 1.0, candidate_I
+    ).backward()
+    assert items_ID.grad is not None
+    assert items_ID.grad[2].abs().sum() == 0
+    assert items_ID.grad[1].abs().sum() > 0
+
+
+def test_weights_that_sum_to_zero_give_zero() -> None:
+    one = torch.eye(2)
+    assert full_softmax_loss(one, one, torch.tensor([0]), torch.tensor([1]), torch.zeros(1), 1.0).item() == 0
+
+
+def test_sampled_softmax_approaches_the_full_one_with_many_draws() -> None:
+    generator = torch.Generator().manual_seed(3)
+    users_VD, items_ID = torch.randn(5, 4, generator=generator), torch.randn(50, 4, generator=generator)
+    user_P, item_P = torch.arange(5), torch.arange(5) * 7
+    weight_P = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0])
+    full = full_softmax_loss(users_VD, items_ID, user_P, item_P, weight_P, 0.5)
+    drawn_M = torch.randint(50, (60_000,), generator=generator)
+    few_M = drawn_M[:50]
+    args = (user_P, item_P, drawn_M, weight_P, 0.5, 50)
+    many = sampled_softmax_loss(users_VD, items_ID[item_P], items_ID[drawn_M], *args)
+    few = sampled_softmax_loss(users_VD, items_ID[item_P], items_ID[few_M], user_P, item_P, few_M, weight_P, 0.5, 50)
+    assert many.item() == pytest.approx(full.item(), rel=0.02)
+    assert abs(few - full) < 0.6 * full
+
+
+def test_every_draw_hitting_the_positive_leaves_it_alone() -> None:
+    one = torch.ones(1, 2)
+    hit_M = torch.tensor([4, 4])
+    loss = sampled_softmax_loss(
+        one, one, one.expand(2, 2), torch.tensor([0]), torch.tensor([4]), hit_M, torch.ones(1), 1, 9
+    )
+    assert loss.item() == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-6, 6), st.floats(-6, 6), st.booleans())
+def test_entire_space_is_the_cross_entropy_of_the_product(click: float, conversion: float, label: bool) -> None:
+    both = 1 / (1 + math.exp(-click)) / (1 + math.exp(-conversion))
+    oracle = -math.log(both) if label else -math.log(1 - both)
+    got = entire_space_loss(torch.tensor([click]), torch.tensor([conversion]), torch.tensor([float(label)]))
+    assert got.item() == pytest.approx(oracle, rel=1e-3, abs=1e-5)
+
+
+def test_entire_space_stays_finite_where_probabilities_round_to_zero_and_one() -> None:
+    far = torch.tensor([-200.0, 200.0], requires_grad=True)
+    for label in (0.0, 1.0):
+        loss = entire_space_loss(far, far, torch.full((2,), label))
+        (gradient,) = torch.autograd.grad(loss, far)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+
+
+def test_click_loss_is_the_log_loss() -> None:
+    loss = click_loss(torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0]))
+    assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-5)
+
+
+def test_link_losses_agree_when_the_sample_is_every_entity_once() -> None:
+    scores_QE = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    target_Q = torch.tensor([0, 5, 2, 2])
+    sampled = sampled_link_loss(scores_QE[torch.arange(4), target_Q], scores_QE, target_Q, torch.arange(6))
+    assert sampled.item() == pytest.approx(link_softmax_loss(scores_QE, target_Q).item(), rel=1e-5)
+
+
+def test_no_rows_give_zero() -> None:
+    none = torch.zeros(0)
+    rows = torch.zeros(0, dtype=torch.int64)
+    assert click_loss(none, none).item() == 0
+    assert entire_space_loss(none, none, none).item() == 0
+    assert link_softmax_loss(torch.zeros(0, 3), rows).item() == 0
+    assert sampled_link_loss(none, torch.zeros(0, 2), rows, torch.tensor([0, 1])).item() == 0

@@ -1,0 +1,41 @@
+"""A small training of its own process, to be killed: `python -m tests.training.resume_script CHECKPOINT RESULT`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from kgrec.model.network import Network
+from kgrec.training.tasks import TaskConfig, make_network, make_tasks
+from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
+from tests.training.worlds_of_tensors import SMALL, cosine_objective, exposures, tastes
+
+CONFIG = TrainingConfig(epochs=12, batch_size=64, patience=0, evaluate_every=2, checkpoint_every=1, threads=1)
+
+
+def run(checkpoint: Path | None, epochs: int = CONFIG.epochs) -> tuple[Network, TrainingResult]:
+    """Train all three tasks on the planted world, from the checkpoint where there is one."""
+    shape, data, genre_I = tastes()
+    table, *_ = exposures(300, impressions=True)
+    shape = shape.model_copy(update={"heads": table.heads, "num_numeric": 2, "cardinalities": (3,)})
+    data = replace(data, exposures=table)
+    network = make_network(shape, SMALL, data, seed=3)
+
+    def tell(progress: Progress) -> None:
+        sys.stdout.write(f"{progress.epoch}\n")
+        sys.stdout.flush()
+
+    tasks = make_tasks(shape, data, TaskConfig(full_softmax_items=0, sampled_items=16, sampled_entities=8))
+    config = CONFIG.model_copy(update={"epochs": epochs})
+    result = train(
+        network, tasks, config, 3, lambda model: cosine_objective(model, genre_I),
+        checkpoint=checkpoint, owner="world", progress=tell,
+    )  # fmt: skip
+    return network, result
+
+
+if __name__ == "__main__":
+    save_file(run(Path(sys.argv[1]))[1].best_state, sys.argv[2])
