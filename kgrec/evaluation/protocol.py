@@ -27,9 +27,9 @@ class RankingQuestion:
     """Whom to rank for in one part. truth has one row per asked user; seen and history one per user of the vocabulary.
 
     history: what a ranker may know of a user: the train events or, of a user without any, those of validation; the
-    same for the model and the baselines. target_history: those with the target event alone. seen may hold more: all that came before. candidates_I: the catalogue.
-    cold_I: items of the catalogue that no training event names. truth_already_seen: relevant pairs left out because
-    the user had the item before and it is no candidate.
+    same for the model and the baselines. target_history: those with the target event alone. seen: all that came before
+    and is no candidate. candidates_I: the catalogue. cold_I: its items that no training event names.
+    truth_already_seen: relevant pairs left out because the user had the item before and it is no candidate.
     """
 
     users_B: Tensor
