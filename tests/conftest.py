@@ -1,0 +1,58 @@
+"""What many tests share: an environment of their own, and one finished workspace of the tiny world."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+_HOME = tempfile.mkdtemp(prefix="kgrec-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+# Prefect and MLflow read these when they are first imported, so they are set before anything else is.
+os.environ.update(
+    PREFECT_HOME=str(Path(_HOME) / "prefect"),
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_UI_ENABLED="false",
+    PREFECT_LOGGING_LEVEL="WARNING",
+    PREFECT_SERVER_LOGGING_LEVEL="ERROR",
+    DO_NOT_TRACK="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+)
+os.environ.pop("PREFECT_API_URL", None)
+
+from feature_store.catalog import VIEWS  # noqa: E402  after the environment
+from kgrec.stages import RunResult, run, run_chain  # noqa: E402
+from tests import worlds  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The result of an undisturbed run of `configs/tiny.toml`, without Prefect. Its workspace is for reading only."""
+    return run(worlds.TINY, tmp_path_factory.mktemp("tiny") / "workspace", views=VIEWS)
+
+
+@pytest.fixture
+def tiny_copy(tiny: RunResult, tmp_path: Path) -> Path:
+    """A copy of the tiny workspace that a test may change or damage. MLflow still writes beside the original."""
+    return Path(shutil.copytree(tiny.workspace, tmp_path / "copy"))
+
+
+@pytest.fixture
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a command go through the stages itself: the server takes seconds to start, and faults have no use for it."""
+    from pipelines import train
+
+    def started() -> threading.Thread:
+        thread = threading.Thread(target=int)
+        thread.start()
+        return thread
+
+    monkeypatch.setattr(train, "start_server", started)
+    monkeypatch.setattr(train, "run_flow", lambda context, until: run_chain(context, until=until))
