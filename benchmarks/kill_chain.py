@@ -5,8 +5,8 @@
 Each attempt is killed with SIGKILL, its whole process group at once, after a delay drawn evenly from the time that an
 undisturbed run takes from its first stage to its end. After every kill another attempt goes on in the same workspace;
 when a chain ends, every artifact is compared byte by byte and the next chain begins in a fresh one, until that many
-kills have hit. Without --command a run is `kgrec.run` in a process of its own; with it, the
-real command, with Prefect and its server. Prints JSON; exit status 1 when anything differs.
+kills have hit. Without --command a run is `kgrec.run` in a process of its own; with it, the real command, with Prefect
+and its server. Prints JSON; exit status 1 when anything differs.
 """
 
 from __future__ import annotations

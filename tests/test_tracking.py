@@ -33,7 +33,9 @@ def logged_of(tracking, run_id):
         name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
         for name in run.data.metrics
     }
-    datasets = [(found.dataset.name, found.dataset.digest, found.dataset.profile) for found in run.inputs.dataset_inputs]
+    datasets = [
+        (found.dataset.name, found.dataset.digest, found.dataset.profile) for found in run.inputs.dataset_inputs
+    ]
     files = [found.path for found in client.list_artifacts(run_id, "report")]
     return run.data.params, history, datasets, files
 

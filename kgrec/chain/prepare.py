@@ -14,6 +14,7 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import ITEM_FEATURES, LABELLED, USER_FEATURES, write_encoded_features
 from kgrec.config import TaskName
+from kgrec.data.exposures import judge_within_parts
 from kgrec.data.ingest import ingest as ingest_tables
 from kgrec.data.ingest import input_digests
 from kgrec.data.split import SplitKind, assign_exposures, assign_parts
@@ -96,8 +97,20 @@ def _split_log(run: Run, ingested: Artifact, out: Path, users: Vocabulary, items
     else:
         clicked = events[c.CLICK]
         labelled, parts = events.filter(clicked), assignment.parts.filter(clicked)
+    if config.interactions is not None and config.interactions.layout == "events":
+        labelled = _with_labels(labelled, parts, events.with_columns(assignment.parts.alias(c.PART)), has_time)
     _rows_of_log(labelled, users, items, parts).write_parquet(out / LABELLED)
     return {"split": assignment.summary, "impressions": ingested.has("exposures.parquet"), "has_time": has_time}
+
+
+def _with_labels(
+    labelled: pl.DataFrame, parts: pl.Series, events: pl.DataFrame, has_time: bool
+) -> pl.DataFrame:  # fmt: skip
+    """Say of each shown or clicked row of an event log what came of it within its own part of the split."""
+    shown = labelled.with_columns(parts.alias(c.PART))
+    labels = [name for name in (c.CLICK, c.CONVERSION) if name in labelled.columns]
+    found = judge_within_parts(shown, events, labels, has_time=has_time)
+    return labelled.with_columns(found[name] for name in labels)
 
 
 def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:

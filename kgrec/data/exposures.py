@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from kgrec.columns import IMPRESSION, ITEM, TIME, USER
+from kgrec.columns import IMPRESSION, ITEM, PART, TIME, USER
 from kgrec.data.checks import ROW_OF_INPUT
 
 _PAIR = (USER, ITEM)
@@ -38,3 +38,22 @@ def judge_impressions(
             hit = keys.join(acts, on=list(_PAIR), how="semi")[ROW_OF_INPUT]
         judged.append(pl.col(ROW_OF_INPUT).is_in(hit.sort().implode()).alias(label))
     return shown.with_columns(judged).select(*_PAIR, TIME, *labels, *extra)
+
+
+def judge_within_parts(
+    shown: pl.DataFrame, events: pl.DataFrame, labels: Sequence[str], *, has_time: bool
+) -> pl.DataFrame:
+    """Return each label of each shown row (boolean columns, in order), from events of the same part alone.
+
+    shown and events: user, item, time, part; events: a boolean column per label. What came of a row of train must not
+    be told by an event of the test part, however soon it followed.
+    """
+    own = [USER, ITEM, TIME, PART]
+    both = pl.concat(
+        [
+            shown.select(own).with_columns(pl.lit(True).alias(IMPRESSION), *(pl.lit(False).alias(n) for n in labels)),
+            events.select(own).with_columns(pl.lit(False).alias(IMPRESSION), *(events[name] for name in labels)),
+        ]
+    ).with_row_index(ROW_OF_INPUT)
+    apart = both.with_columns(pl.concat_str(pl.col(PART).cast(pl.String), USER, separator="\x1f").alias(USER))
+    return judge_impressions(apart.lazy(), labels, (), has_time=has_time).select(labels).collect()
