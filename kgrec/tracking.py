@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,13 @@ class Tracking:
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
             mlflow.set_experiment(experiment_id=self._client.get_run(run_id).info.experiment_id)
-            with mlflow.start_run(run_id=run_id):
+            with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # it asks for an example; the signature says all
                 logged = mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code_model()),
                     artifacts={"version": str(folder)},
                     signature=_signature(),
-                    input_example=None,
                     pip_requirements=["kgrec"],
                     registered_model_name=name,
                 )

@@ -16,10 +16,16 @@ from kgrec.errors import InputError, Problem, WorkspaceBusyError
 
 
 class Workspace:
-    """The paths of a workspace. Creating the object creates the folder."""
+    """The paths of a workspace. `shown` is its folder as the user named it.
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).resolve()
+    Creating the object creates the folder, unless it `must_exist`: InputError then, when it is not there.
+    """
+
+    def __init__(self, root: str | Path, *, must_exist: bool = False) -> None:
+        self.root, self.shown = Path(root).resolve(), Path(root)
+        if must_exist and not self.root.is_dir():
+            remedy = "run `kgrec run CONFIG` first, or name the folder with --workspace"
+            raise InputError(Problem(str(root), "no such workspace", remedy))
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError, OSError) as error:

@@ -43,7 +43,7 @@ def similar(workspace: str, item: str, k: int, *, as_json: bool) -> None:
 
 def list_versions(workspace: str, *, as_json: bool) -> None:
     """Print all versions and, as JSON, the audit lines too."""
-    place = Workspace(workspace)
+    place = Workspace(workspace, must_exist=True)
     registry = versions.read_registry(place)
     rows = [asdict(record) | {"serving": record.version == registry.promoted} for record in registry.versions]
     if as_json:
@@ -54,7 +54,7 @@ def list_versions(workspace: str, *, as_json: bool) -> None:
 
 def promote(workspace: str, version: str, *, force: bool, as_json: bool) -> None:
     """Serve a version; GateRefusedError when its gate said no and nobody insists."""
-    place = Workspace(workspace)
+    place = Workspace(workspace, must_exist=True)
     record = versions.require(versions.read_registry(place), version)
     if not record.gate_passed and not force:
         raise GateRefusedError([*record.gate_reasons, f"to serve it all the same: kgrec promote {version} --force"])
@@ -65,7 +65,7 @@ def promote(workspace: str, version: str, *, force: bool, as_json: bool) -> None
 
 def rollback(workspace: str, *, as_json: bool) -> None:
     """Serve what was served before."""
-    place = Workspace(workspace)
+    place = Workspace(workspace, must_exist=True)
     with place.hold("kgrec rollback"):
         _switched(place, versions.rollback(place, why="by hand"), as_json=as_json)
 

@@ -8,33 +8,33 @@ from typing import Any
 
 import click
 
-from kgrec.config import load_config
 from kgrec.workspace import Workspace
 from pipelines import show
 from pipelines.environment import prepare_environment
+from pipelines.server import TemporaryServer
 
 
 def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until: str, as_json: bool) -> int:
     """Run the chain up to a stage as a Prefect flow, print what came of it, return the exit status."""
     started = time.perf_counter()
-    loaded = load_config(config, overrides)
-    place = Workspace(workspace)
+    place, reports = Workspace(workspace), dict[str, Any]()
     with place.hold(f"kgrec {until if until != 'promote' else 'run'} {config}"):
         prepare_environment(place)
-        from pipelines.train import run_flow, start_server
+        with TemporaryServer() as server:  # it starts while this process imports what it needs
+            from feature_store.catalog import VIEWS
+            from kgrec.chain.context import Run
+            from kgrec.config import load_config
+            from kgrec.stages import RunResult
+            from pipelines.progress import ProgressPainter
 
-        server = start_server()
-        from feature_store.catalog import VIEWS
-        from kgrec.chain.context import Run
-        from kgrec.stages import RunResult
-        from pipelines.progress import ProgressPainter
+            loaded = load_config(config, overrides)
+            from pipelines.train import run_flow
 
-        with ProgressPainter() as painter:
-            context = Run(loaded, place, VIEWS, painter)
-            server.join()
-            result = run_flow(context, until)
+            with ProgressPainter() as painter:
+                server.wait()
+                result = run_flow(Run(loaded, place, VIEWS, painter, reports), until)
     if not isinstance(result, RunResult):
-        _print_artifact(until, result, context.reports, as_json=as_json)
+        _print_artifact(until, result, reports, as_json=as_json)
         return 0
     answer = result.as_dict()
     if as_json:

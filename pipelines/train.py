@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
 from kgrec.chain.context import Run
@@ -18,23 +15,6 @@ from kgrec.errors import KgrecError
 from kgrec.stages import STAGES, run_chain
 
 T = TypeVar("T")
-
-
-def start_server() -> threading.Thread:
-    """Start Prefect's own temporary server aside, unless a server is configured, and return the thread to wait for.
-
-    It takes several seconds of another process; meanwhile this one can import what it needs.
-    """
-
-    def start() -> None:
-        if PREFECT_API_URL.value() is None:
-            server = SubprocessASGIServer()
-            if not server.running:
-                server.start(timeout=120)
-
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    return thread
 
 
 def run_flow(context: Run, until: str = STAGES[-1]) -> Any:

@@ -86,6 +86,13 @@ def test_a_manifest_that_was_edited_with_care_for_the_layout_is_refused(built):
         load_artifact(built.path, verify=False)
 
 
+def test_a_manifest_that_says_the_same_in_other_bytes_is_refused(built):
+    path = built.path / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    with pytest.raises(ArtifactError, match="differs from its seal"):
+        load_artifact(built.path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"body": 1, "seal": "x"}', '{"body": {}}', "null"])
 def test_a_manifest_that_is_none_is_refused(built, text):
     (built.path / MANIFEST).write_text(text)

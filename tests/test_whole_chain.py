@@ -107,15 +107,16 @@ def test_the_graph_places_items_that_nobody_clicked_in_train(clicks: tuple[Path,
 
 def test_impressions_with_labels_and_a_context_column(tmp_path: Path) -> None:
     config = worlds.impressions_world(tmp_path)
-    result = kgrec.run(config, tmp_path / "workspace")
-    answer = result.as_dict()
-    figures = {"ranking", "click", "conversion", "click_and_conversion", "link"}
-    assert is_contract_shaped(answer, figures)
+    answer = kgrec.run(config, tmp_path / "workspace", views=VIEWS).as_dict()
+    assert is_contract_shaped(answer, {"ranking", "click", "conversion", "click_and_conversion", "link"})
+    assert answer["promoted"]
     test = answer["metrics"]["test"]
-    assert test["click"]["auc"] > 0.7
-    assert test["conversion"]["auc"] > 0.6  # only the tab tells: the towers read the context
+    assert test["click"]["auc"] > 0.62
+    assert test["conversion"]["auc"] > 0.65  # the tab decides alone: the towers read the context
     assert test["conversion"]["num_rows"] < test["click"]["num_rows"] == test["click_and_conversion"]["num_rows"]
-    assert again(config, result)["version"] == answer["version"]
+    second = kgrec.run(config, tmp_path / "workspace", views=VIEWS).as_dict()
+    assert reused(second) == set(STAGES)
+    assert (second["run_id"], second["version"]) == (answer["run_id"], answer["version"])
 
 
 def test_triples_alone(tmp_path: Path) -> None:

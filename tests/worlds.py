@@ -182,7 +182,7 @@ labels = "labels.csv"
 def impressions_world(folder: Path) -> Path:
     """Write exposures with the labels is_click and long_view and the context column tab.
 
-    A click depends on taste and a little on the tab; a long view of what was clicked on the tab alone.
+    A click depends on taste and on the tab; a long view of what was clicked on the tab alone.
     """
     draw = random.Random(31)
     users, items = 80, 40
@@ -191,7 +191,7 @@ def impressions_world(folder: Path) -> Path:
         for _ in range(50):
             item, tab = draw.randrange(items), draw.choice(("feed", "search"))
             own = genre_of(item) == taste_of(user)
-            click = draw.random() < (0.75 if own else 0.08) * (1.0 if tab == "search" else 0.6)
+            click = draw.random() < (0.75 if own else 0.08) * (1.0 if tab == "search" else 0.4)
             long = click and draw.random() < (0.8 if tab == "search" else 0.2)
             rows.append((user_id(user), item_id(item), instant(draw.random()), int(click), int(long), tab))
     rows.sort(key=lambda row: row[2])

@@ -122,7 +122,7 @@ def _read_back(run: Run, path: Path) -> Released:
     served = versions.read_registry(run.workspace).promoted
     return Released(
         raw["run_id"], raw["version"], bool(raw["version"]) and served == raw["version"],
-        Verdict(raw["passed"], tuple(raw["reasons"])), run.workspace.root / raw["report"],
+        Verdict(raw["passed"], tuple(raw["reasons"])), run.workspace.shown / raw["report"],
     )  # fmt: skip
 
 

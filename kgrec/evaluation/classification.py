@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -73,7 +72,9 @@ def auc(scores_N: npt.ArrayLike, labels_N: npt.ArrayLike) -> float | None:
     num_negative = len(labels) - num_positive
     if not num_positive or not num_negative:
         return None
-    rank_sum = float(rankdata(scores)[labels == 1].sum())
+    _, place_N, count_V = np.unique(scores, return_inverse=True, return_counts=True)
+    average_rank_V = np.cumsum(count_V) - (count_V - 1) / 2
+    rank_sum = float(average_rank_V[place_N][labels == 1].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
 
 

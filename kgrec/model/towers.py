@@ -6,6 +6,7 @@ Shapes: B rows, N training rows, D dimensions, F numeric features, C categorical
 from __future__ import annotations
 
 import math
+import warnings
 from enum import StrEnum
 
 import torch
@@ -90,7 +91,7 @@ class Towers(nn.Module):
         self.register_buffer("mean_F", torch.zeros(shape.num_numeric))
         self.register_buffer("scale_F", torch.ones(shape.num_numeric))
         self.categories = nn.Embedding(self.offsets[-1], config.category_dimensions)
-        nn.init.normal_(self.categories.weight, std=0.05)
+        self.categories.weight.data.normal_(std=0.05)
         vectors = {Reads.NOTHING: 0, Reads.ITEM: 1, Reads.BOTH: 3}[config.reads]
         width = vectors * dimensions + shape.num_numeric + config.category_dimensions * len(shape.cardinalities)
         layers: list[nn.Module] = [ByteDropout(config.dropout)]
@@ -99,11 +100,13 @@ class Towers(nn.Module):
             width = size
         self.bottom = nn.Sequential(*layers)
         self.deep = nn.Linear(width, len(self.heads))
-        self.wide = nn.Linear(shape.num_numeric, len(self.heads), bias=False)
+        with warnings.catch_warnings():  # torch warns of an empty layer: a log without numeric features is no fault
+            warnings.simplefilter("ignore", UserWarning)
+            self.wide = nn.Linear(shape.num_numeric, len(self.heads), bias=False)
         self.wide_categories = nn.Embedding(self.offsets[-1], len(self.heads))
         if self.wide.weight.numel():
             nn.init.zeros_(self.wide.weight)
-        nn.init.zeros_(self.wide_categories.weight)
+        self.wide_categories.weight.data.zero_()
 
     def prepare(self, numeric_NF: Tensor, rates: dict[Head, float]) -> None:
         """Learn the numeric features' mean and spread from training rows (NaN left out) and start at the base rates."""

@@ -221,7 +221,7 @@ class Version:
     def _top(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         if asked.vector_D is not None:
             return self._index.search(asked.vector_D, k, asked.seen)
-        logger.warning("a user without history: answered with what is most popular")
+        logger.info("a user without history: answered with what is most popular")
         keep = ~np.isin(self._popular_rows, asked.seen)
         return self._popular_rows[keep][:k], self._popular_shares[keep][:k]
 
@@ -239,7 +239,7 @@ def open_version(folder: Path, number: str = "") -> Version:
 
 def load(workspace: str | Path = "workspace", version: str | None = None) -> Version:
     """Load the promoted version of a workspace, or the named one. InputError when there is none."""
-    place = Workspace(workspace)
+    place = Workspace(workspace, must_exist=True)
     record = promoted(place) if version is None else require(read_registry(place), str(version))
     return open_version(place.store.path("version", record.key), record.version)
 

@@ -31,7 +31,7 @@ FOLD_VECTORS = [[1, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 2, 0], [0, 1, 0]
 USER_VECTORS = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]]
 EVENTS = [  # user, item, click, conversion, part
     (0, 2, True, True, c.TRAIN), (0, 0, True, False, c.TRAIN), (0, 1, True, False, c.TRAIN),
-    (0, 1, True, False, c.TRAIN), (1, 3, True, False, c.TRAIN), (1, 0, False, True, c.TEST),
+    (0, 0, True, False, c.TRAIN), (1, 3, True, False, c.TRAIN), (1, 0, False, True, c.TEST),
     (2, 4, True, False, c.VALIDATION), (4, 6, True, False, c.TEST),
 ]  # fmt: skip
 TRIPLES = [(0, 0, 7), (5, 0, 7), (1, 1, 8), (5, 1, 8)]

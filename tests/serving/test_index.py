@@ -60,6 +60,31 @@ def test_ties_beyond_the_first_look_are_broken_by_item_row(tmp_path, k):
     assert index.search(query, k, np.arange(499))[0].tolist() == [499]
 
 
+class LastFirst:
+    """An index as exact as the real one, which of equal scores returns the last first."""
+
+    d, ntotal = 1, 200
+
+    def __init__(self):
+        self.asked = []
+
+    def search(self, query_1D, wanted):
+        self.asked.append(wanted)
+        places = np.arange(self.ntotal)[::-1]
+        scores = np.where(places < 5, 2.0, 1.0).astype(np.float32)
+        best = np.argsort(-scores, kind="stable")[:wanted]
+        return scores[best][None], places[best][None]
+
+
+@pytest.mark.parametrize(("k", "looks"), [(3, 1), (5, 1), (6, 3), (30, 3)])
+def test_it_looks_further_until_no_tie_can_hide_beyond_the_border(tmp_path, k, looks):
+    index = ItemIndex(artifact_of(tmp_path, [[1.0]] * 200, range(200)), CONFIG, BOUND)
+    index._index = LastFirst()
+    found, _ = index.search(np.array([1], dtype=np.float32), k, np.empty(0, dtype=np.int64))
+    assert found.tolist() == list(range(k))
+    assert len(index._index.asked) == looks
+
+
 def test_left_out_rows_that_are_unknown_or_repeated_cost_nothing(tmp_path):
     index = ItemIndex(artifact_of(tmp_path, [[3.0], [2.0], [1.0]], [4, 7, 9]), CONFIG, BOUND)
     query = np.array([1], dtype=np.float32)

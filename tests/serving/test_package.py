@@ -40,10 +40,10 @@ def test_copied_files_are_equal_and_the_binding_comes_along(store):
     assert version.files[package.ITEMS] == log.files[package.ITEMS]
 
 
-def test_the_history_is_of_every_part_once_per_pair_oldest_first(store):
+def test_the_history_is_of_every_part_once_per_pair_by_the_last_time(store):
     history = pl.read_parquet(make_version(store).file(package.HISTORY))
     assert list(history.select("user_row", "item_row").iter_rows()) == [
-        (0, 2), (0, 0), (0, 1), (1, 3), (1, 0), (2, 4), (4, 6),
+        (0, 2), (0, 1), (0, 0), (1, 3), (1, 0), (2, 4), (4, 6),
     ]  # fmt: skip
     assert history["time"].max().day == 8
 

@@ -50,7 +50,7 @@ def test_a_user_after_training_is_placed_by_history_not_by_the_table(version):
 @pytest.mark.parametrize("user", ["nobody", "dan"])
 def test_a_user_without_anything_gets_what_is_popular_and_the_log_says_so(version, caplog, user):
     assert version.standing(user) is Standing.POPULARITY
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, logger="kgrec.serving.recommend"):
         answer = version.recommend([user], k=3, explain=True)
     assert listed(answer) == [("a", 0.4), ("b", 0.2), ("c", 0.2)]
     assert "popular" in caplog.text
@@ -61,6 +61,13 @@ def test_a_history_that_says_nothing_falls_back_to_popularity(version):
     assert version.standing("eve") is Standing.POPULARITY
     assert version.recommend(["eve"], k=1)["item"].to_list() == ["a"]
     assert version.history("eve").rows() == [("gone", None)]
+
+
+def test_popularity_leaves_out_what_the_user_had(store):
+    version = Version(make_version(store))
+    version._item_fold_ID[:] = 0.0
+    assert version.standing("cat") is Standing.POPULARITY
+    assert version.recommend(["cat"], k=10)["item"].to_list() == ["a", "b", "c", "d", "f"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_a_list_has_at_least_one_place(version, k):
 
 
 def test_history_and_titles(version):
-    assert version.history("ann").rows() == [("c", "Film C"), ("a", "Film A"), ("b", "Film B")]
+    assert version.history("ann").rows() == [("c", "Film C"), ("b", "Film B"), ("a", "Film A")]
     assert version.history("nobody").height == 0
     assert version.title_of("a") == "Film A"
     assert version.title_of("f") == "f"

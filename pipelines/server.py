@@ -1,0 +1,91 @@
+"""Prefect's server for the length of one command: a process of its own that starts while this one imports.
+
+It is not started where PREFECT_API_URL names a server. It ends with the command, however the command ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from types import TracebackType
+from typing import Final
+
+from kgrec.errors import KgrecError
+
+API_URL: Final = "PREFECT_API_URL"
+_PATIENCE_SECONDS: Final = 120
+_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+class TemporaryServer:
+    """A context: the server starts on entering and stops on leaving; `wait` returns when it answers."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> TemporaryServer:
+        if not os.environ.get(API_URL):
+            port = _free_port()
+            os.environ[API_URL] = f"http://127.0.0.1:{port}/api"
+            self._process = _start(port)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is None:
+            return
+        os.environ.pop(API_URL, None)
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self) -> None:
+        """Return when the server answers; KgrecError when it ended or does not answer in two minutes."""
+        if self._process is None:
+            return
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise KgrecError("Prefect's temporary server ended at its start\n  remedy:  see `kgrec doctor`")
+            try:
+                with urllib.request.urlopen(f"{os.environ[API_URL]}/health", timeout=5):  # noqa: S310  our own address
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.05)
+        raise KgrecError(
+            f"Prefect's temporary server did not answer within {_PATIENCE_SECONDS} s\n"
+            f"  remedy:  try again, or start `prefect server start` and set {API_URL}"
+        )
+
+
+def _start(port: int) -> subprocess.Popen[bytes]:
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != API_URL}
+    return subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
+         "--port", str(port), "--log-level", "critical", "--lifespan", "on"],
+        env={**environment, **own}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509  no other thread runs yet
+    )  # fmt: skip
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
