@@ -21,7 +21,7 @@ run: $(VENV)/installed
 	$(BIN)/kgrec run configs/ml-100k.toml
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

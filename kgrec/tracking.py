@@ -156,6 +156,7 @@ class Tracking:
 def load_logged(uri: str, tracking_uri: str) -> Any:
     """Load a model that MLflow logged, for prediction in this process."""
     mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
     return mlflow.pyfunc.load_model(uri)
 
 

@@ -83,7 +83,6 @@ def release(run: Run, made: Made) -> Released:
     version, verdict = "", Verdict(True, ("nothing to serve: the data has no interactions",))
     if made.index is not None:
         version, verdict = _register(run, made, run_id, figures, baselines)
-    run.note("promote", meter.stop(cached=False))
     history = json.loads(made.trained.file(HISTORY).read_text())
     report = write_run_report(run, made.parts(), history, run_id, version, verdict, figures, baselines)
     _track(run, made, tracking, run_id, version, verdict, figures, report.parent)
@@ -91,6 +90,7 @@ def release(run: Run, made: Made) -> Released:
     outcome = {"run_id": run_id, "version": version, "passed": verdict.passed, "reasons": verdict.reasons,
                "report": str(report.relative_to(run.workspace.root))}  # fmt: skip
     write_atomically(record_path, (json.dumps(outcome, indent=1) + "\n").encode())
+    run.note("promote", meter.stop(cached=False))
     return _read_back(run, record_path)
 
 

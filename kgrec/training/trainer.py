@@ -37,6 +37,9 @@ class TrainingConfig(BaseModel):
 
     epochs: int = Field(default=24, ge=1, description="passes over the rows at most, >= 1")
     batch_size: int = Field(default=4096, ge=1, description="rows of each task in a step, >= 1")
+    epoch_steps: int = Field(
+        default=40, ge=1, description="steps of an epoch at most, >= 1; of a larger log an epoch sees a random part"
+    )
     learning_rate: float = Field(default=0.02, gt=0, description="Adam's step size of the shared tables, > 0")
     tower_learning_rate: float = Field(default=0.003, gt=0, description="Adam's step size of the towers, > 0")
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled decay of the towers' weights, a step, >= 0")
@@ -109,8 +112,9 @@ def train(
     """Train until `evaluate` finds no gain any more, and leave the best epoch's parameters in the network.
 
     The task with most rows sets the steps of an epoch; the others' batches are spread evenly over them, so that every
-    row of every task is seen once an epoch. `evaluate` sees the network in evaluation mode and returns validation
-    metrics, of which "objective" (larger is better) decides. With a `checkpoint` of the same `owner` (a fingerprint
+    row of every task is seen once an epoch (of tasks with more than `epoch_steps` batches, a random part).
+    `evaluate` sees the network in evaluation mode and returns validation metrics, of which "objective" (larger is
+    better) decides. With a `checkpoint` of the same `owner` (a fingerprint
     of data, configs and seed) training goes on from there, bit for bit as if it had never stopped.
 
     Raises FloatingPointError when a loss is no longer finite.
@@ -151,7 +155,7 @@ def _one_epoch(
     counts: dict[str, int] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dropout", epoch))
-        for batches in _schedule(tasks, config.batch_size, seed, epoch):
+        for batches in _schedule(tasks, config, seed, epoch):
             optimiser.zero_grad(set_to_none=True)
             encoded = network.encode()
             losses: dict[str, Tensor] = {}
@@ -170,16 +174,20 @@ def _one_epoch(
 
 
 def _schedule(
-    tasks: Sequence[Task], batch_size: int, seed: int, epoch: int
+    tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int
 ) -> Iterator[list[tuple[Task, Sequence[Tensor]]]]:
-    """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall."""
-    counts = [max(1, -(-task.rows // batch_size)) for task in tasks]
-    steps = max(counts)
+    """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall.
+
+    A task with more batches than `epoch_steps` gives the first of them, in an order drawn anew for each epoch.
+    """
+    counts = [max(1, -(-task.rows // config.batch_size)) for task in tasks]
+    steps = min(max(counts), config.epoch_steps)
     plan = []
-    for task, count in zip(tasks, counts, strict=True):
+    for task, total in zip(tasks, counts, strict=True):
+        count = min(total, steps)
         generator = torch.Generator().manual_seed(derive_seed(seed, "batches", task.name, epoch))
         due = {(2 * part + 1) * steps // (2 * count) for part in range(count)}
-        plan.append((task, task.batches(generator, count), due))
+        plan.append((task, task.batches(generator, total), due))
     for step in range(steps):
         yield [(task, next(batches)) for task, batches, due in plan if step in due]
 

@@ -204,3 +204,23 @@ def test_faults_are_told() -> None:
         TrainingConfig(balancing="fixt")
     with pytest.raises(InputError, match="below 0"):
         TrainingConfig(task_weights={"click": -1})
+
+
+def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_other_rows() -> None:
+    shape, data, _ = tastes()
+    seen: list[list[int]] = []
+
+    class Noting(CountingTask):
+        def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+            seen.append([])
+            for part in torch.randperm(self.rows, generator=generator).tensor_split(count):
+                yield (part,)
+
+        def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
+            seen[-1].extend(batch[0].tolist())
+            return super().losses(network, encoded, batch)
+
+    config = FAST.model_copy(update={"epochs": 2, "batch_size": 10, "epoch_steps": 4})
+    train(make_network(shape, SMALL, data, 1), [Noting("large", 100, [-1], True)], config, 1, constant)
+    assert [len(set(rows)) for rows in seen] == [40, 40]
+    assert set(seen[0]) != set(seen[1])
