@@ -19,6 +19,7 @@ from kgrec.data.triples import KnowledgeConfig
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.evaluation.baselines import BaselinesConfig
 from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
@@ -54,6 +55,7 @@ class RunConfig(BaseModel):
     model: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     losses: TaskConfig = TaskConfig()
+    blocks: BlocksConfig = BlocksConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     index: IndexConfig = IndexConfig()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kgrec.artifacts import Artifact
-from kgrec.chain import judge, learn, prepare
+from kgrec.chain import judge, learn, prepare, tuning
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
 from kgrec.chain.release import Made, Released, read_figures, release
 from kgrec.config import load_config
@@ -20,7 +20,7 @@ from kgrec.features.view import FeatureView
 from kgrec.workspace import Workspace
 
 T = TypeVar("T")
-STAGES = ("ingest", "split", "features", "graph", "train", "evaluate", "index", "promote")
+STAGES = ("ingest", "split", "features", "graph", "baselines", "train", "evaluate", "index", "promote")
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ def run_chain(
     graph: Artifact = call("graph", prepare.graph, context, ingested, log)
     if until == "graph":
         return graph
-    trained: Artifact = call("train", learn.learn, context, ingested, log, features, graph)
+    tuned: Artifact | None = call("baselines", tuning.tune_baselines, context, log)
+    trained: Artifact = call("train", learn.learn, context, ingested, log, features, graph, tuned)
     if until == "train":
         return trained
-    evaluated: Artifact = call("evaluate", judge.evaluate, context, ingested, log, features, graph, trained)
+    evaluated: Artifact = call("evaluate", judge.evaluate, context, ingested, log, features, graph, tuned, trained)
     if until == "evaluate":
         return evaluated
     index: Artifact | None = call("index", judge.index, context, log, trained) if has_log else None

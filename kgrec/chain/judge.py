@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +14,12 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
-from kgrec.config import RunConfig
+from kgrec.chain.tuning import fitted, histories, read_tuned
 from kgrec.data.vocabulary import Vocabulary
-from kgrec.evaluation.baselines import BASELINES, LeftOutError, Tuned, tune
+from kgrec.evaluation.baselines import BASELINES
 from kgrec.evaluation.baselines import Scorer as BaselineScorer
 from kgrec.evaluation.pairs import Pairs
-from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, judge_ranking
-from kgrec.evaluation.ranking import EvaluationConfig, Target
+from kgrec.evaluation.protocol import Scorer, answer, judge_ranking
 from kgrec.serving.index import build_index
 from kgrec.serving.package import ITEMS, VECTORS
 
@@ -30,19 +28,21 @@ BASELINE_FILE: Final = "baselines.json"
 
 
 def evaluate(
-    run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, trained: Artifact
-) -> Artifact:
+    run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None,
+    trained: Artifact,
+) -> Artifact:  # fmt: skip
     """Judge the network and the baselines on validation and, once, on test."""
     config = run.config
     tasks = chosen_tasks(run, ingested)
     inputs = {"split": log.digest, "graph": graph.digest, "train": trained.digest}
     inputs |= {"features": features.digest} if features is not None else {}
+    inputs |= {"baselines": tuned.digest} if tuned is not None else {}
 
     def make(out: Path) -> dict[str, Any]:
         network, vectors = load_network(trained)
         judge = Judge(config.evaluation, log, features, graph, tasks)
         figures = {part: judge.evaluate(network, vectors, part) for part in (c.VALIDATION, c.TEST)}
-        baselines = _baselines(run, judge) if judge.asks_ranking else {}
+        baselines = _baselines(run, judge, tuned) if tuned is not None and judge.asks_ranking else {}
         _write_json(out / METRICS, figures)
         _write_json(out / BASELINE_FILE, baselines)
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
@@ -58,49 +58,25 @@ def evaluate(
     return run.stage("evaluate", inputs, settings, make)
 
 
-def _baselines(run: Run, judge: Judge) -> dict[str, Any]:
+def _baselines(run: Run, judge: Judge, tuned: Artifact) -> dict[str, Any]:
     """Return each baseline's chosen setting and figures, or why it was left out."""
-    config = run.config.evaluation
+    config = run.config
     validation, test = judge.question(c.VALIDATION), judge.question(c.TEST)
-    matrices, test_histories = _histories(config, validation), _histories(config, test)
     found: dict[str, Any] = {}
-    for done, name in enumerate(BASELINES):
+    for done, (name, choice) in enumerate(read_tuned(tuned).items()):
         run.progress(StageProgress("evaluate", f"baseline {name}", done, len(BASELINES)))
-        try:
-            events, tuned = _tuned(name, matrices, validation, run.config)
-        except LeftOutError as reason:
-            found[name] = {"left_out": str(reason)}
+        if "left_out" in choice:
+            found[name] = choice
             continue
-        top_BK = answer(test, _from_histories(tuned.scorer, test_histories[events]), max(config.k))
-        setting = dict(tuned.setting) | ({"events": events} if len(matrices) > 1 else {})
-        found[name] = {"setting": setting, "validation": {"ranking": dict(tuned.validation)},
-                       "test": judge_ranking(test, top_BK, config), "tried": list(tuned.tried)}  # fmt: skip
+        history_UI = histories(config.evaluation, test)[choice["events"]]
+        scorer = _from_histories(fitted(name, choice, validation, config), history_UI)
+        top_BK = answer(test, scorer, max(config.evaluation.k))
+        found[name] = choice | {"test": judge_ranking(test, top_BK, config.evaluation)}
     return found
 
 
 def _from_histories(scorer: BaselineScorer, history_UI: Pairs) -> Scorer:
     return lambda rows_B: scorer(history_UI.take(rows_B))
-
-
-def _histories(config: EvaluationConfig, question: RankingQuestion) -> dict[str, Pairs]:
-    """Return what baselines may learn from: any event and, where that differs, the target event alone."""
-    target = {"target": question.target_history} if config.target is Target.CONVERSION else {}
-    return {"any": question.history} | target
-
-
-def _tuned(name: str, matrices: Mapping[str, Pairs], question: RankingQuestion, config: RunConfig) -> tuple[str, Tuned]:
-    """Return the variant (which events it learns from) and setting that is best on validation."""
-    truth_UI = Pairs.of(
-        question.users_B[question.truth.rows()], question.truth.indices,
-        question.history.num_rows, question.history.num_columns,
-    )  # fmt: skip
-    ks = config.evaluation.k
-    metric = f"ndcg@{ks[0]}"
-    found = [
-        (events, tune(name, train_UI, truth_UI, question.seen, ks=ks, metric=metric, config=config.baselines))
-        for events, train_UI in matrices.items()
-    ]
-    return max(found, key=lambda one: one[1].validation[metric])
 
 
 def index(run: Run, log: Artifact, trained: Artifact) -> Artifact:

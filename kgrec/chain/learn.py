@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
+from kgrec.chain.blocks import served_vectors
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import available_tasks
-from kgrec.chain.questions import Judge, exported_vectors
+from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import network_shape, training_data
+from kgrec.chain.tuning import read_tuned
 from kgrec.config import TaskName
-from kgrec.model.blocks import joined, popularity_block
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
-from kgrec.training.tasks import TrainingData, make_network, make_tasks
+from kgrec.training.tasks import make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
 WEIGHTS: Final = "weights.safetensors"
@@ -39,14 +39,19 @@ def chosen_tasks(run: Run, ingested: Artifact) -> tuple[TaskName, ...]:
     return run.config.tasks or tuple(TaskName(name) for name in available_tasks(ingested))
 
 
-def learn(run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact) -> Artifact:
+def learn(
+    run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None
+) -> Artifact:
     """Train the network and keep its best epoch on validation: weights, served vectors and the history."""
     config = run.config
     tasks = chosen_tasks(run, ingested)
     inputs = {"split": log.digest, "graph": graph.digest} | ({"features": features.digest} if features else {})
+    inputs |= {"baselines": tuned.digest} if tuned else {}
     settings = {
         "model": config.model.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
+        "blocks": config.blocks.model_dump(mode="json"),
+        "baselines": config.baselines.model_dump(mode="json"),
         "losses": config.losses.model_dump(mode="json"),
         "evaluation": config.evaluation.model_dump(mode="json", include={"k", "target", "exclude_seen"}),
         "tasks": [task.value for task in tasks],
@@ -71,14 +76,14 @@ def learn(run: Run, ingested: Artifact, log: Artifact, features: Artifact | None
             owner=owner,
             progress=_reporter(run),
         )
-        vectors, popularity_weight = with_popularity(network, data, judge, config.training.popularity_weights)
+        vectors, blocks = served_vectors(network, data, judge, read_tuned(tuned) if tuned is not None else {}, config)
         keep(network, vectors, out)
         write_atomically(out / HISTORY, (json.dumps(result.history, indent=1) + "\n").encode())
         return {
             "best_epoch": result.best_epoch,
             "stopped_early": result.stopped_early,
             "tasks": [task.value for task in tasks],
-            "popularity_weight": popularity_weight,
+            "blocks": blocks,
             "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
@@ -95,27 +100,6 @@ def _reporter(run: Run) -> Callable[[Progress], None]:
         run.progress(StageProgress("train", text, progress.epoch, progress.epochs))
 
     return report
-
-
-def with_popularity(
-    network: Network, data: TrainingData, judge: Judge, weights: tuple[float, ...]
-) -> tuple[dict[str, Tensor], float]:
-    """Return the served vectors with a block of popularity, its weight chosen on validation; of equals the smallest."""
-    trained = exported_vectors(network)
-    if data.positives is None or not judge.asks_ranking:
-        return trained, 0.0
-    counts_I = torch.zeros(network.shape.num_items).index_add_(0, data.positives.item_P, data.positives.weight_P)
-    block_I = popularity_block(counts_I)
-    best: tuple[float, float, dict[str, Tensor]] | None = None
-    for weight in sorted(weights):
-        users_UW, items_IW = joined(trained["user_vectors_UD"], trained["item_vectors_ID"], block_I, weight)
-        vectors = trained | {"user_vectors_UD": users_UW, "item_vectors_ID": items_IW}
-        quality = judge.ranking(vectors).get(f"ndcg@{judge.config.k[0]}", 0.0)
-        if best is None or quality > best[0]:
-            best = quality, weight, vectors
-    if best is None:
-        raise ValueError("no popularity weight to try")
-    return best[2], best[1]
 
 
 def keep(network: Network, vectors: Mapping[str, Tensor], out: Path) -> None:

@@ -23,7 +23,7 @@ from kgrec.evaluation.link_prediction import link_metrics
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
-from kgrec.model.blocks import widened
+from kgrec.model.blocks import unit_blocks
 from kgrec.model.network import Encoded, Network
 from kgrec.training.tasks import Exposures
 
@@ -48,12 +48,14 @@ class Judge:
         config: EvaluationConfig,
         log: Artifact,
         features: Artifact | None,
-        graph: Artifact,
+        graph: Artifact | None,
         tasks: tuple[TaskName, ...],
     ) -> None:
         self.config = config
         self._log, self._features, self._tasks = log, features, tasks
-        self._triples = pl.read_parquet(graph.file("triples.parquet")) if TaskName.KG in tasks else None
+        self._triples = (
+            pl.read_parquet(graph.file("triples.parquet")) if TaskName.KG in tasks and graph is not None else None
+        )
         self._ranks = log.has(EVENTS) and bool({TaskName.CLICK, TaskName.CONVERSION} & set(tasks))
         self._questions: dict[str, RankingQuestion] = {}
         self._rows: dict[str, Exposures | None] = {}
@@ -93,7 +95,10 @@ class Judge:
             had = history.take(newcomers)
             folded = torch.zeros(len(newcomers), vectors["item_fold_ID"].shape[1])
             folded.index_add_(0, had.rows(), vectors["item_fold_ID"][had.indices])
-            users_UD[newcomers] = widened(functional.normalize(folded, dim=1), users_UD.shape[1])
+            blocks = vectors.get("block_widths")
+            users_UD[newcomers] = (
+                functional.normalize(folded, dim=1) if blocks is None else unit_blocks(folded, blocks.tolist())
+            )
         return users_UD
 
     def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class Judge:
         users_UD = (
             self.user_vectors(vectors, self.question(part).history) if self._ranks else vectors["user_vectors_UD"]
         )
-        trained = slice(vectors["item_fold_ID"].shape[1])
+        trained = slice(int(vectors["block_widths"][0]) if "block_widths" in vectors else None)
         encoded = Encoded(users_UD[:, trained], vectors["item_vectors_ID"][:, trained])
         with torch.no_grad():
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)

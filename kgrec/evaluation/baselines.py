@@ -42,7 +42,7 @@ class BaselinesConfig(BaseModel):
         description="ease: ridge penalties to try, in users, each above 0.",
     )
     ease_max_items: int = Field(
-        20_000, ge=1, description="ease is left out of larger catalogues: it inverts an items x items matrix."
+        8_000, ge=1, description="ease is left out of larger catalogues: it inverts an items x items matrix."
     )
     filter_exponents: tuple[float, ...] = Field(
         (0.25, 0.5),
@@ -213,7 +213,7 @@ def tune(
     metric: str = "ndcg@10",
     config: BaselinesConfig | None = None,
 ) -> Tuned:
-    """Return the setting of the named baseline to which climbing its grid on validation leads (see `_climb`).
+    """Return the setting of the named baseline to which climbing its grid on validation leads (see `climb`).
 
     train_UI: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
     validation). No test data comes near this. LeftOutError when the baseline cannot run on this data.
@@ -234,13 +234,13 @@ def tune(
             tried[key] = setting, scorer, judge(scorer, users, train_UI, validation_UI, seen_UI, ks)
         return tried[key][2][metric]
 
-    chosen = _climb(settings, quality)
+    chosen = climb(settings, quality)
     setting, scorer, metrics = tried[tuple(chosen.values())]
     told = tuple({"setting": dict(one), "validation": figures} for one, _, figures in tried.values())
     return Tuned(name, setting, scorer, metrics, told)
 
 
-def _climb(settings: Sequence[Setting], quality: Callable[[Setting], float]) -> Setting:
+def climb(settings: Sequence[Setting], quality: Callable[[Setting], float]) -> Setting:
     """Return a setting of the grid that no neighbour along any axis beats, from the grid's middle uphill.
 
     A neighbour wins only when it is strictly better, so equals keep what was tried first.

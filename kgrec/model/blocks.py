@@ -1,12 +1,37 @@
 """The served vector as blocks: the trained vectors and, beside them, what earns its place on validation.
 
-Shapes: U users, I items, D trained dimensions, W = D + 1 served dimensions.
+A user's vector is [trained, linear, 1], an item's [trained, w * linear, p * popularity], so that one inner product is
+the weighted sum of the blocks. Each block of a user has length 1, or 0 where nothing is known.
+
+Shapes: U users, I items, B users, D trained and R linear dimensions, W = D + R + 1 served dimensions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional
+
+
+class BlocksConfig(BaseModel):
+    """[blocks]: what may stand beside the trained vectors. Validation chooses the weights; 0 switches a block off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    linear_rank: int = Field(
+        default=128, ge=0, description="dimensions kept of the best linear baseline's scores, >= 0; 0 = no such block"
+    )
+    linear_weights: tuple[float, ...] = Field(
+        default=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0), min_length=1, description="weights of the linear block to try, >= 0"
+    )
+    popularity_weights: tuple[float, ...] = Field(
+        default=(0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
+        min_length=1,
+        description="weights of log popularity (0 to 1) to try, >= 0",
+    )
 
 
 def popularity_block(counts_I: Tensor) -> Tensor:
@@ -20,16 +45,17 @@ def popularity_block(counts_I: Tensor) -> Tensor:
     return logs_I / top if float(top) > 0 else logs_I
 
 
-def joined(users_UD: Tensor, items_ID: Tensor, block_I: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Return users_UW and items_IW whose inner product is the trained one plus weight * block, for every user alike."""
-    ones_U1 = torch.ones(len(users_UD), 1, dtype=users_UD.dtype)
-    return torch.cat([users_UD, ones_U1], dim=1), torch.cat([items_ID, weight * block_I[:, None]], dim=1)
+def joined_items(items_ID: Tensor, linear_IR: Tensor, popularity_I: Tensor, weights: tuple[float, float]) -> Tensor:
+    """Return items_IW; weights: of the linear block and of popularity."""
+    linear, popularity = weights
+    return torch.cat([items_ID, linear * linear_IR, popularity * popularity_I[:, None]], dim=1)
 
 
-def widened(folded_BD: Tensor, width: int) -> Tensor:
-    """Return vectors of newcomers in the width of the served ones: the constant 1 in each further block.
+def unit_blocks(blocks_BX: Tensor, widths: Sequence[int]) -> Tensor:
+    """Return users' blocks with each block of length 1 (0 stays 0), and the constant 1 behind: (B, sum(widths) + 1).
 
-    >>> widened(torch.zeros(1, 2), 3).tolist()
-    [[0.0, 0.0, 1.0]]
+    >>> unit_blocks(torch.tensor([[3.0, 4.0, 0.0]]), [2, 1]).tolist()
+    [[0.6000000238418579, 0.800000011920929, 0.0, 1.0]]
     """
-    return torch.cat([folded_BD, torch.ones(len(folded_BD), width - folded_BD.shape[1])], dim=1)
+    parts = [functional.normalize(part_BD, dim=1) for part_BD in torch.split(blocks_BX, list(widths), dim=1)]
+    return torch.cat([*parts, torch.ones(len(blocks_BX), 1)], dim=1)

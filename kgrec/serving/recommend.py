@@ -24,6 +24,7 @@ from kgrec.artifacts import Artifact, load_artifact
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.graph.paths import PathFinder
+from kgrec.model.blocks import unit_blocks
 from kgrec.serving import package
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
 from kgrec.serving.score import TowerScorer
@@ -67,7 +68,8 @@ class Version:
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
-        self._trained = slice(0, self._item_fold_ID.shape[1])
+        self._widths: list[int] = vectors["block_widths"].tolist()
+        self._trained = slice(0, self._widths[0])
         self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
         self._titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
@@ -84,8 +86,8 @@ class Version:
 
         Items that the user had are left out. A user without a trained vector is placed by their history; one whom the
         version does not know gets what is most popular, and a log line says so (`standing` tells it beforehand).
-        score: the cosine of the trained vectors in [-1, 1] plus the weighted log popularity of the item (0 to 1) where
-        validation chose a weight; in a fallback to popularity, the share of users who had the item.
+        score: the cosine of the trained vectors in [-1, 1] plus the blocks that earned a weight on validation (the
+        linear one and log popularity); in a fallback to popularity, the share of users who had the item.
         """
         _positive(k)
         rows: list[tuple[str, str, str | None, float]] = []
@@ -212,11 +214,10 @@ class Version:
     def _folded(self, history_H: Rows) -> Floats:
         """Return the vector of a newcomer: the folded history, and 1 in each block beside; zeros for no history."""
         total_D = self._item_fold_ID[history_H].sum(axis=0)
-        length = float(np.linalg.norm(total_D))
-        if length == 0:
+        if not np.any(total_D):
             return np.zeros(self._index.dimensions, dtype=np.float32)
-        blocks = np.ones(self._index.dimensions - len(total_D), dtype=np.float32)
-        return np.concatenate([total_D / length, blocks]).astype(np.float32)
+        vector_W: Floats = unit_blocks(torch.from_numpy(total_D[None]), self._widths)[0].numpy()
+        return vector_W
 
     def _top(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         if asked.vector_D is not None:

@@ -49,11 +49,6 @@ class TrainingConfig(BaseModel):
         default={}, description="weights of other losses by name (retrieval, click, conversion), >= 0; default 1"
     )
     balancing: str = Field(default="fixed", description="how the losses are combined: fixed")
-    popularity_weights: tuple[float, ...] = Field(
-        default=(0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
-        min_length=1,
-        description="weights of log popularity (0 to 1) beside the trained cosine; validation chooses one",
-    )
     patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
     evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
     checkpoint_every: int = Field(default=5, ge=1, description="epochs between two saves of the state, >= 1")

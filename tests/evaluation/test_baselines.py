@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kgrec.evaluation.baselines import BaselinesConfig, LeftOutError, Setting, _climb, fit, tune
+from kgrec.evaluation.baselines import BaselinesConfig, LeftOutError, Setting, climb, fit, tune
 from kgrec.evaluation.pairs import Pairs
 
 
@@ -74,7 +74,7 @@ def test_every_setting_is_tried_in_the_configs_order(train):
     assert [line["setting"] for line in tried["linear_filter"]] == [{"user": 0.1, "history_item": 0.1, "item": 0.1}]
 
 
-def test_climbing_finds_the_best_of_a_grid_with_one_hill_and_tries_less_than_all() -> None:
+def testclimbing_finds_the_best_of_a_grid_with_one_hill_and_tries_less_than_all() -> None:
     settings = [{"a": float(a), "b": float(b)} for a in range(7) for b in range(5)]
     asked: list[Setting] = []
 
@@ -82,5 +82,5 @@ def test_climbing_finds_the_best_of_a_grid_with_one_hill_and_tries_less_than_all
         asked.append(setting)
         return -((setting["a"] - 5) ** 2) - (setting["b"] - 1) ** 2
 
-    assert _climb(settings, quality) == {"a": 5.0, "b": 1.0}
+    assert climb(settings, quality) == {"a": 5.0, "b": 1.0}
     assert len({tuple(setting.values()) for setting in asked}) < len(settings) / 2
