@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kgrec.serving.recommend import load
     from kgrec.stages import run
 
-# Before torch is loaded: threads that wait asleep. Waiting in a spin costs eight times the time as soon as another process
-# wants the cores, and gains nothing measurable on idle ones (docs/decisions/0008). What the user set stands.
+# Before torch is loaded: threads that wait asleep. Waiting in a spin costs eight times the time as soon as another
+# process wants the cores, and gains nothing measurable on idle ones (docs/decisions/0008). What the user set stands.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"

@@ -143,7 +143,7 @@ def test_a_second_run_reuses_everything_and_a_changed_key_only_what_depends_on_i
     assert reused(same) == set(STAGES)
     assert (same["run_id"], same["version"], same["metrics"]) == (first["run_id"], first["version"], first["metrics"])
     rate = again(config, result, "training.learning_rate=0.04")
-    assert reused(rate) == {"ingest", "split", "features", "graph"}
+    assert reused(rate) == {"ingest", "split", "features", "graph", "baselines"}
     assert rate["run_id"] != first["run_id"]
     lengths = again(config, result, "evaluation.k=[10, 30]")
     assert {"ingest", "split", "features", "graph"} <= reused(lengths)
@@ -174,7 +174,7 @@ def test_a_flipped_bit_in_any_file_of_any_artifact_is_refused_by_name(tiny_copy:
     draw = random.Random(5)
     manifests = sorted((tiny_copy / "artifacts").rglob(MANIFEST))
     kinds = {manifest.parents[1].name for manifest in manifests}
-    assert kinds == {"ingest", "split", "features", "graph", "train", "evaluate", "index", "version"}
+    assert kinds == {"ingest", "split", "features", "graph", "baselines", "train", "evaluate", "index", "version"}
     flipped = 0
     for manifest in manifests:
         folder = manifest.parent

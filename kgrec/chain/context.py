@@ -12,6 +12,7 @@ from typing import Any, Final
 from kgrec.artifacts import Artifact
 from kgrec.config import LoadedConfig, RunConfig
 from kgrec.features.view import FeatureView
+from kgrec.training.trainer import reproducible
 from kgrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,14 @@ class Run:
         config: Mapping[str, Any],
         make: Callable[[Path], Mapping[str, Any]],
     ) -> Artifact:
-        """Return the stage's artifact, built now or found, and note what it cost."""
+        """Return the stage's artifact, built now or found, and note what it cost.
+
+        Every stage computes with deterministic kernels and the configured threads: equal inputs, equal bits.
+        """
         self.progress(StageProgress(name, "started"))
         meter = Meter()
-        artifact, cached = self.workspace.store.build(name, inputs, config, make)
+        with reproducible(self.config.training.threads):
+            artifact, cached = self.workspace.store.build(name, inputs, config, make)
         self.note(name, meter.stop(cached=cached))
         return artifact
 

@@ -68,8 +68,8 @@ class Version:
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
-        self._widths: list[int] = vectors["block_widths"].tolist()
-        self._trained = slice(0, self._widths[0])
+        self._widths: list[int] | None = vectors["block_widths"].tolist() if "block_widths" in vectors else None
+        self._trained = slice(0, self._widths[0] if self._widths else self._item_fold_ID.shape[1])
         self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
         self._titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
@@ -216,6 +216,8 @@ class Version:
         total_D = self._item_fold_ID[history_H].sum(axis=0)
         if not np.any(total_D):
             return np.zeros(self._index.dimensions, dtype=np.float32)
+        if self._widths is None:
+            return np.asarray(total_D / np.linalg.norm(total_D), dtype=np.float32)
         vector_W: Floats = unit_blocks(torch.from_numpy(total_D[None]), self._widths)[0].numpy()
         return vector_W
 

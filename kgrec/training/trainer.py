@@ -114,7 +114,7 @@ def train(
 
     Raises FloatingPointError when a loss is no longer finite.
     """
-    with _reproducible(config.threads):
+    with reproducible(config.threads):
         optimiser, balancer = _optimiser(network, config), config.balancer()
         state = _start(network, optimiser, balancer, config, checkpoint, owner)
         while state.epoch < config.epochs and not state.stopping.should_stop:
@@ -232,7 +232,7 @@ def _copy(network: Network) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
     """Use deterministic kernels and a chosen number of threads, and give back what was set before."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
