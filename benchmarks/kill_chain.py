@@ -46,10 +46,15 @@ class Attempts:
         """Start a run in a process group of its own."""
         with_prefect = [str(KGREC), "run", str(self.config), "--workspace", str(workspace), "--json"]
         direct = [sys.executable, "-c", RUN, str(self.config), str(workspace)]
-        return subprocess.Popen(
-            with_prefect if self.command else direct, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd=ROOT, start_new_session=True,
-        )  # fmt: skip
+        with self._said(workspace).open("wb") as said:
+            return subprocess.Popen(
+                with_prefect if self.command else direct, stdout=subprocess.DEVNULL, stderr=said,
+                cwd=ROOT, start_new_session=True,
+            )  # fmt: skip
+
+    @staticmethod
+    def _said(workspace: Path) -> Path:
+        return workspace.with_name(f"{workspace.name}.stderr")
 
     def finish(self, workspace: Path) -> tuple[float, float]:
         """Let a run end; return the seconds until it held the workspace and those from there to its end."""
@@ -74,7 +79,8 @@ class Attempts:
             self.hits[where] += 1
             return True
         if process.returncode != 0:
-            raise SystemExit(f"an attempt after a kill ended with status {process.returncode} in {workspace}")
+            tail = self._said(workspace).read_text(errors="replace")[-2000:]
+            raise SystemExit(f"an attempt after a kill ended with status {process.returncode}:\n{tail}")
         return False
 
 

@@ -63,6 +63,7 @@ class Tracking:
                 "`import mlflow` found a folder of that name instead of the package\n"
                 "  remedy:  remove mlflow/__init__.py, or `pip install mlflow`"
             )
+        _make_database(workspace.tracking_database)
         self.uri = f"sqlite:///{workspace.tracking_database}"
         self._artifacts = workspace.tracking_artifacts
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -151,6 +152,18 @@ class Tracking:
             logger.debug("no registered model %s: %s", name, error)
             return None
         return str(found[0].version) if found else None
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's database aside and rename it: its tables are made in many steps, and a kill between two of them
+    would leave a database that MLflow refuses for ever.
+    """
+    if path.exists():
+        return
+    aside = path.with_name(f".{path.name}.part")
+    aside.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+    aside.replace(path)
 
 
 def load_logged(uri: str, tracking_uri: str) -> Any:

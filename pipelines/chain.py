@@ -20,7 +20,7 @@ def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until
     place, reports = Workspace(workspace), dict[str, Any]()
     with place.hold(f"kgrec {until if until != 'promote' else 'run'} {config}"):
         prepare_environment(place)
-        with TemporaryServer() as server:  # it starts while this process imports what it needs
+        with TemporaryServer(place.prefect_home) as server:  # it starts while this process imports what it needs
             from feature_store.catalog import VIEWS
             from kgrec.chain.context import Run
             from kgrec.config import load_config

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -27,13 +28,17 @@ _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 class TemporaryServer:
     """A context: the server starts on entering and stops on leaving; `wait` returns when it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = home / ".ready"
+        self._database = home / "prefect.db"
 
     def __enter__(self) -> TemporaryServer:
         if not os.environ.get(API_URL):
             port = _free_port()
             os.environ[API_URL] = f"http://127.0.0.1:{port}/api"
+            if not self._ready.exists():
+                self._forget_half_made()
             self._process = _start(port)
         return self
 
@@ -60,6 +65,7 @@ class TemporaryServer:
                 raise KgrecError("Prefect's temporary server ended at its start\n  remedy:  see `kgrec doctor`")
             try:
                 with urllib.request.urlopen(f"{os.environ[API_URL]}/health", timeout=5):  # noqa: S310  our own address
+                    self._ready.touch()
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.05)
@@ -67,6 +73,11 @@ class TemporaryServer:
             f"Prefect's temporary server did not answer within {_PATIENCE_SECONDS} s\n"
             f"  remedy:  try again, or start `prefect server start` and set {API_URL}"
         )
+
+    def _forget_half_made(self) -> None:
+        """Remove a database whose making was cut short: no server ever answered from it, so it holds nothing."""
+        for path in self._database.parent.glob(f"{self._database.name}*"):
+            path.unlink()
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:

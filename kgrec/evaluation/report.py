@@ -135,7 +135,7 @@ def decimals(value: Any) -> str:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 2):
+    if isinstance(value, int) or value == 0 or (float(value).is_integer() and abs(value) >= 2):
         return f"{value:,.0f}"
     if abs(value) >= 10:
         return f"{value:,.1f}"
