@@ -63,11 +63,11 @@ class Tracking:
                 "`import mlflow` found a folder of that name instead of the package\n"
                 "  remedy:  remove mlflow/__init__.py, or `pip install mlflow`"
             )
-        _make_database(workspace.tracking_database)
         self.uri = f"sqlite:///{workspace.tracking_database}"
         self._artifacts = workspace.tracking_artifacts
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        _make_database(workspace.tracking_database)
         self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def open_run(self, key: str, name: str) -> str:

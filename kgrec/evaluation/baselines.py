@@ -22,6 +22,7 @@ from kgrec.evaluation.ranking import ranking_metrics, top_k
 
 Setting = Mapping[str, float]
 _DENSE_ITEMS: Final = 6_000
+_DENSE_WEIGHTS: Final = 12_500  # items up to which a sparse matrix of weights is multiplied as a dense one: .6 GB
 """Up to here an items x items matrix is cheap: float64 in ease, dense weights elsewhere."""
 
 
@@ -285,7 +286,7 @@ def _co_occurrence(train_UI: Pairs, user_exponent: float = 0.0) -> Any:
 
 def _linear_scorer(weights_II: Any) -> Scorer:
     weights_II = weights_II.astype(np.float32)
-    if scipy.sparse.issparse(weights_II) and weights_II.shape[0] <= _DENSE_ITEMS:
+    if scipy.sparse.issparse(weights_II) and weights_II.shape[0] <= _DENSE_WEIGHTS:
         weights_II = weights_II.toarray()
 
     def score(history_BI: Pairs) -> Tensor:
