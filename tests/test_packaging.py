@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -155,7 +156,10 @@ def test_make_would_make_the_environment_first(tmp_path, target):
         pytest.skip("make is not installed")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    done = subprocess.run(["make", "--dry-run", target], cwd=tmp_path, capture_output=True, text=True, check=True)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=tmp_path, capture_output=True, text=True, check=True, env=outside
+    )
     lines = done.stdout.splitlines()
     assert "-m venv .venv" in lines[0]
     assert "pip install" in lines[1]
