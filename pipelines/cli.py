@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import click
 
-from kgrec.errors import InputError, KgrecError
+from pipelines.options import common
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-def common(command: Callable[..., int | None]) -> Callable[..., Any]:
-    """Give a command --workspace and --json, and turn errors made for people into messages and exit statuses."""
-
-    @click.option("--workspace", default="./workspace", show_default=True, help="Folder of everything kgrec makes.")
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, as_json: bool, **options: Any) -> None:
-        try:
-            status = command(*arguments, as_json=as_json, **options)
-        except KgrecError as error:
-            from pipelines import show
-
-            problems = error.problems if isinstance(error, InputError) else ()
-            show.fault(error, as_object=as_json, problems=problems)
-            sys.exit(error.exit_status)
-        sys.exit(status or 0)
-
-    return wrapped
 
 
 @click.group(context_settings=_CONTEXT)
