@@ -44,6 +44,11 @@ REASON: Final = "reason"
 # Answers.
 SCORE: Final = "score"
 RANK: Final = "rank"
+SYSTEM: Final = "system"
+GROUP: Final = "group"
+PROBABILITY: Final = "probability"
+TAIL_RANK: Final = "tail_rank"
+HEAD_RANK: Final = "head_rank"
 
 # The parts of a split.
 TRAIN: Final = "train"
@@ -89,3 +94,23 @@ QUARANTINE_SCHEMA: Final = {
 }
 """A row that was left out: where it came from (file or table name), its 1-based data line (header not counted,
 null where the source has no order), why, and the row itself as JSON."""
+
+PER_USER_SCHEMA: Final = {SYSTEM: pl.String(), GROUP: pl.String(), USER_ROW: ROW_TYPE}
+"""Ranking by user: which system's lists, "ranking" or "ranking_cold"; a Float64 column for each metric follows."""
+
+PER_ROW_SCHEMA: Final = {
+    GROUP: pl.String(),
+    USER_ROW: ROW_TYPE,
+    LABEL: pl.Float32(),
+    PROBABILITY: pl.Float64(),
+}
+"""One judged probability: "click", "conversion" or "click_and_conversion"; user_row is -1 where it is unknown."""
+
+PER_TRIPLE_SCHEMA: Final = {
+    HEAD_ROW: ROW_TYPE,
+    RELATION_ROW: ROW_TYPE,
+    TAIL_ROW: ROW_TYPE,
+    TAIL_RANK: pl.Float64(),
+    HEAD_RANK: pl.Float64(),
+}
+"""One judged triple and the ranks of its true ends among all entities, from 1; realistic, so they may end in .5."""

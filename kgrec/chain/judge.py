@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, write_atomically
+from kgrec.chain.answers import MODEL, Answers, per_user
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
@@ -24,6 +27,9 @@ from kgrec.serving.index import build_index
 from kgrec.serving.package import ITEMS, VECTORS
 
 METRICS: Final = "metrics.json"
+PER_USER: Final = "per_user.parquet"
+PER_ROW: Final = "per_row.parquet"
+PER_TRIPLE: Final = "per_triple.parquet"
 BASELINE_FILE: Final = "baselines.json"
 
 
@@ -41,10 +47,11 @@ def evaluate(
     def make(out: Path) -> dict[str, Any]:
         network, vectors = load_network(trained)
         judge = Judge(config.evaluation, log, features, graph, tasks)
-        figures = {part: judge.evaluate(network, vectors, part) for part in (c.VALIDATION, c.TEST)}
-        baselines = _baselines(run, judge, tuned) if tuned is not None and judge.asks_ranking else {}
-        _write_json(out / METRICS, figures)
+        answers = {part: judge.answers(network, vectors, part) for part in (c.VALIDATION, c.TEST)}
+        baselines, lists = _baselines(run, judge, tuned) if tuned is not None and judge.asks_ranking else ({}, {})
+        _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
+        _keep_units(out, answers[c.TEST], lists)
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
         if judge.asks_ranking:
             facts["already_seen_and_left_out_of_truth"] = judge.question(c.TEST).truth_already_seen
@@ -58,11 +65,22 @@ def evaluate(
     return run.stage("evaluate", inputs, settings, make)
 
 
-def _baselines(run: Run, judge: Judge, tuned: Artifact) -> dict[str, Any]:
-    """Return each baseline's chosen setting and figures, or why it was left out."""
+def _keep_units(out: Path, test: Answers, baseline_lists: Mapping[str, Tensor]) -> None:
+    """Write the test figures by user, labelled row and triple: what a comparison in pairs needs."""
+    if test.question is not None and test.top_BK is not None:
+        systems = {MODEL: test.top_BK, **baseline_lists}
+        per_user(systems, test.question, test.config.k).write_parquet(out / PER_USER)
+    for name, frame in ((PER_ROW, test.per_row()), (PER_TRIPLE, test.per_triple())):
+        if frame.height:
+            frame.write_parquet(out / name)
+
+
+def _baselines(run: Run, judge: Judge, tuned: Artifact) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return each baseline's setting and figures, or why it was left out; and the test lists of those that ran."""
     config = run.config
     validation, test = judge.question(c.VALIDATION), judge.question(c.TEST)
     found: dict[str, Any] = {}
+    lists: dict[str, Tensor] = {}
     for done, (name, choice) in enumerate(read_tuned(tuned).items()):
         run.progress(StageProgress("evaluate", f"baseline {name}", done, len(BASELINES)))
         if "left_out" in choice:
@@ -70,9 +88,9 @@ def _baselines(run: Run, judge: Judge, tuned: Artifact) -> dict[str, Any]:
             continue
         history_UI = histories(config.evaluation, test)[choice["events"]]
         scorer = _from_histories(fitted(name, choice, validation, config), history_UI)
-        top_BK = answer(test, scorer, max(config.evaluation.k))
-        found[name] = choice | {"test": judge_ranking(test, top_BK, config.evaluation)}
-    return found
+        lists[name] = answer(test, scorer, max(config.evaluation.k))
+        found[name] = choice | {"test": judge_ranking(test, lists[name], config.evaluation)}
+    return found, lists
 
 
 def _from_histories(scorer: BaselineScorer, history_UI: Pairs) -> Scorer:

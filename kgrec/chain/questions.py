@@ -15,11 +15,12 @@ from torch.nn import functional
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
+from kgrec.chain.answers import Answers, Predictions
 from kgrec.chain.prepare import EVENTS, catalogue_mask
 from kgrec.chain.tensors import exposures, users_of_train
 from kgrec.config import TaskName
-from kgrec.evaluation.classification import classification_metrics, funnel_metrics
-from kgrec.evaluation.link_prediction import link_metrics
+from kgrec.evaluation.classification import FloatArray, auc, funnel_rows
+from kgrec.evaluation.link_prediction import link_ranks, summarise_ranks
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
@@ -103,17 +104,15 @@ class Judge:
 
     def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
         """Return all figures of a part in the shape of contract part 4."""
-        figures: dict[str, Any] = {}
-        if self._ranks:
-            question = self.question(part)
-            top_BK = answer(question, self.scorer(vectors, part), max(self.config.k))
-            figures |= judge_ranking(question, top_BK, self.config)
-        figures |= self._towers(network, vectors, part)
-        if self._triples is not None:
-            link = self._links(network, part)
-            if link["num_triples"]:
-                figures["link"] = link
-        return figures
+        return self.answers(network, vectors, part).figures()
+
+    def answers(self, network: Network, vectors: Vectors, part: str) -> Answers:
+        """Return what the network answers to the questions of a part."""
+        question = self.question(part) if self._ranks else None
+        top_BK = answer(question, self.scorer(vectors, part), max(self.config.k)) if question is not None else None
+        triples_T3, ranks_T2 = self._links(network, part) if self._triples is not None else (None, None)
+        predictions = self._towers(network, vectors, part)
+        return Answers(self.config, question, top_BK, predictions, triples_T3, ranks_T2)
 
     def ranking(self, vectors: Vectors) -> dict[str, float]:
         """Return the ranking figures on validation; empty where this run does not rank."""
@@ -135,19 +134,19 @@ class Judge:
         figures |= {name: value for name, value in self.ranking(vectors).items() if name.endswith(f"@{k}")}
         parts += [figures[f"ndcg@{k}"]] if f"ndcg@{k}" in figures else []
         areas = {
-            f"{name}_auc": metrics["auc"]
-            for name, metrics in self._towers(network, vectors, c.VALIDATION).items()
-            if "auc" in metrics
+            f"{name}_auc": area
+            for name, found in self._towers(network, vectors, c.VALIDATION).items()
+            if (area := auc(found.probability_N, found.label_N)) is not None
         }
         figures |= areas
         parts += [sum(areas.values()) / len(areas)] if areas else []
         if not parts and self._triples is not None:
-            link = self._links(network, c.VALIDATION)
+            link = summarise_ranks(self._links(network, c.VALIDATION)[1])
             figures |= {f"link_{name}": value for name, value in link.items() if name != "num_triples"}
             parts += [link["mrr"]] if "mrr" in link else []
         return figures | {"objective": sum(parts)}
 
-    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:
+    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Predictions]:
         if network.towers is None or self._features is None:
             return {}
         if part not in self._rows:
@@ -164,20 +163,22 @@ class Judge:
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
         chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}
         if "click" in chance and "conversion" in chance and rows.click_N is not None and rows.conversion_N is not None:
-            return dict(funnel_metrics(chance["click"], chance["conversion"], rows.click_N, rows.conversion_N))
+            funnel = funnel_rows(chance["click"], chance["conversion"], rows.click_N, rows.conversion_N)
+            user_N = rows.user_N.numpy()
+            return {name: Predictions(user_N[mask_N], *judged) for name, (mask_N, *judged) in funnel.items()}
         labels = {"click": rows.click_N, "conversion": rows.conversion_N}
         return {
-            name: classification_metrics(values, label_N)
+            name: Predictions(rows.user_N.numpy(), values, label_N.double().numpy())
             for name, values in chance.items()
             if (label_N := labels.get(name)) is not None
         }
 
-    def _links(self, network: Network, part: str) -> dict[str, float]:
+    def _links(self, network: Network, part: str) -> tuple[Tensor, FloatArray]:
         assert self._triples is not None  # noqa: S101  callers asked
         columns = (c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW)
         known_K3 = torch.tensor(self._triples.select(columns).to_numpy(), dtype=torch.int64).reshape(-1, 3)
         asked_T3 = known_K3[torch.tensor((self._triples[c.PART] == part).to_numpy())]
         with torch.no_grad():
-            return link_metrics(
+            return asked_T3, link_ranks(
                 network.score_tails, network.score_heads, asked_T3, known_K3, network.shape.num_entities
             )

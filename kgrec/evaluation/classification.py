@@ -51,13 +51,23 @@ def funnel_metrics(
     click_and_conversion compares the product of the probabilities with the rows that were clicked and converted
     (the entire space of Ma et al., 2018).
     """
+    return {
+        group: classification_metrics(probabilities, labels)
+        for group, (_, probabilities, labels) in funnel_rows(click_N, conversion_N, clicked_N, converted_N).items()
+    }
+
+
+def funnel_rows(
+    click_N: npt.ArrayLike, conversion_N: npt.ArrayLike, clicked_N: npt.ArrayLike, converted_N: npt.ArrayLike
+) -> dict[str, tuple[npt.NDArray[np.bool_], FloatArray, FloatArray]]:
+    """Return what `funnel_metrics` judges: by group which of the N rows, and their probabilities and labels."""
     click, clicked = _checked(click_N, clicked_N)
     conversion, converted = _checked(conversion_N, converted_N)
-    mask = clicked == 1
+    mask_N, all_N = clicked == 1, np.ones(len(clicked), dtype=np.bool_)
     return {
-        "click": classification_metrics(click, clicked),
-        "conversion": classification_metrics(conversion[mask], converted[mask]),
-        "click_and_conversion": classification_metrics(click * conversion, clicked * converted),
+        "click": (all_N, click, clicked),
+        "conversion": (mask_N, conversion[mask_N], converted[mask_N]),
+        "click_and_conversion": (all_N, click * conversion, clicked * converted),
     }
 
 
