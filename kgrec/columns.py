@@ -19,6 +19,12 @@ RELATION: Final = "relation"
 TAIL: Final = "tail"
 LABEL: Final = "label"
 TITLE: Final = "title"
+NAME: Final = "name"
+LANGUAGE: Final = "language"
+HEAD_IS_ITEM: Final = "head_is_item"
+WEIGHT: Final = "weight"
+KNOWN_AT: Final = "known_at"
+BINS: Final = "bins"
 
 # Rows: indices into the tables of vectors.
 ROW: Final = "row"
@@ -83,7 +89,38 @@ EXPOSURES_SCHEMA: Final = {
 """One row is one item shown to one user and what came of it. Declared context columns follow; a label that the
 data does not have is absent."""
 
-TRIPLES_SCHEMA: Final = {HEAD: ID_TYPE, RELATION: ID_TYPE, TAIL: ID_TYPE, SOURCE: pl.String()}
+TRIPLES_SCHEMA: Final = {
+    HEAD: ID_TYPE,
+    RELATION: ID_TYPE,
+    TAIL: ID_TYPE,
+    SOURCE: pl.String(),
+    HEAD_IS_ITEM: pl.Boolean(),
+    WEIGHT: pl.Float32(),
+    KNOWN_AT: TIME_TYPE,
+}
+"""One row is one fact. `source` is the file it came from; `weight` is above 0, and 1 where nobody said; `known_at` is
+when it could first be known, null where it always was."""
+
+ATTRIBUTES_SCHEMA: Final = {
+    ENTITY: ID_TYPE,
+    RELATION: ID_TYPE,
+    VALUE: pl.String(),
+    LANGUAGE: pl.String(),
+    SOURCE: pl.String(),
+}
+"""Literals of RDF: what is said of an entity in words or numbers. `language` is the tag in lower case, "" without."""
+
+NUMBERS_SCHEMA: Final = {
+    HEAD: ID_TYPE,
+    RELATION: ID_TYPE,
+    VALUE: pl.Float64(),
+    SOURCE: pl.String(),
+    HEAD_IS_ITEM: pl.Boolean(),
+    KNOWN_AT: TIME_TYPE,
+    BINS: pl.Int32(),
+}
+"""Numbers that become triples once the split is known: `bins` is how many bins the train part is cut into."""
+
 LINKS_SCHEMA: Final = {ITEM: ID_TYPE, ENTITY: ID_TYPE}
 LABELS_SCHEMA: Final = {ENTITY: ID_TYPE, LABEL: pl.String()}
 QUARANTINE_SCHEMA: Final = {

@@ -13,9 +13,9 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kgrec.data.interactions import InteractionsConfig
+from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig
 from kgrec.data.split import SplitConfig
-from kgrec.data.triples import KnowledgeConfig
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.evaluation.baselines import BaselinesConfig
 from kgrec.evaluation.ranking import EvaluationConfig

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kgrec.artifacts import Artifact
-from kgrec.chain import judge, learn, prepare, tuning
+from kgrec.chain import judge, knowledge, learn, prepare, tuning
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
 from kgrec.chain.release import Made, Released, read_figures, release
 from kgrec.config import load_config
@@ -71,7 +71,7 @@ def run_chain(
     features: Artifact | None = call("features", prepare.features, context, ingested, log) if has_log else None
     if until in ("split", "features"):
         return log if until == "split" else features
-    graph: Artifact = call("graph", prepare.graph, context, ingested, log)
+    graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
     if until == "graph":
         return graph
     tuned: Artifact | None = call("baselines", tuning.tune_baselines, context, log)

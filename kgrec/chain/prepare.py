@@ -1,4 +1,4 @@
-"""From what the user brought to what training reads: ingest, split, features, graph."""
+"""From what the user brought to what training reads: ingest, split, features."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from kgrec.data.split import SplitKind, assign_exposures, assign_parts
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
 from kgrec.evaluation.ranking import Target
-from kgrec.graph.knowledge_graph import build_graph
-from kgrec.seeds import numpy_generator
-from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS, USERS
+from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.versions import read_registry
 
 EVENTS: Final = "events.parquet"
 CATALOGUE: Final = "catalogue.parquet"
+OF_THE_GRAPH: Final = ("prefixes", "merging", "validation", "test")
+"""Keys of [knowledge] that the stage `graph` reads; the others are ingest's."""
 
 
 def ingest(run: Run) -> Artifact:
@@ -39,8 +39,10 @@ def ingest(run: Run) -> Artifact:
     split_column = config.split.column if config.split.kind is SplitKind.COLUMN else None
     settings = {
         name: getattr(config, name).model_dump(mode="json") if getattr(config, name) is not None else None
-        for name in ("interactions", "users", "items", "knowledge")
+        for name in ("interactions", "users", "items")
     }
+    if config.knowledge is not None:
+        settings["knowledge"] = config.knowledge.model_dump(mode="json", exclude=set(OF_THE_GRAPH))
 
     def make(out: Path) -> dict[str, Any]:
         run.workspace.quarantine.mkdir(exist_ok=True)
@@ -65,7 +67,7 @@ def split(run: Run, ingested: Artifact) -> Artifact:
     config = run.config
 
     def make(out: Path) -> dict[str, Any]:
-        known_users, known_items = (_known(run, name) for name in (USERS, ITEMS))
+        known_users, known_items = (known_vocabulary(run, name) for name in (USERS, ITEMS))
         items_table = pl.read_parquet(ingested.file("items.parquet"))
         items = known_items.grow(items_table[c.ITEM])
         items.save(out / ITEMS)
@@ -126,36 +128,7 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
     )
 
 
-def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
-    """Build the graph over the items' vocabulary; entities and relations that a promoted version knows keep rows."""
-    knowledge = run.config.knowledge
-    held_out = (knowledge.validation, knowledge.test) if knowledge is not None else (0.0, 0.0)
-
-    def make(out: Path) -> dict[str, Any]:
-        links = pl.read_parquet(ingested.file("links.parquet"))
-        built = build_graph(
-            pl.read_parquet(ingested.file("triples.parquet")),
-            links if knowledge is not None and knowledge.links else None,
-            pl.read_parquet(ingested.file("labels.parquet")),
-            pl.read_parquet(log.file(CATALOGUE)).select(c.ITEM, c.TITLE),
-            Vocabulary.load(log.file(ITEMS)),
-            _known(run, ENTITIES),
-            _known(run, RELATIONS),
-            held_out,
-            lambda: numpy_generator(run.config.seed, "triples"),
-        )
-        built.entities.save(out / ENTITIES)
-        built.relations.save(out / RELATIONS)
-        built.triples.write_parquet(out / "triples.parquet")
-        built.nodes.write_parquet(out / "nodes.parquet")
-        return built.facts
-
-    settings = {"held_out": held_out, "seed": run.config.seed, "name": run.config.name,
-                "links": bool(knowledge is not None and knowledge.links)}  # fmt: skip
-    return run.stage("graph", {"ingest": ingested.digest, "split": log.digest}, settings, make)
-
-
-def _known(run: Run, file: str) -> Vocabulary:
+def known_vocabulary(run: Run, file: str) -> Vocabulary:
     """Return the vocabulary of the promoted version, when it is one of this name; else an empty one."""
     registry = read_registry(run.workspace)
     record = registry.find(registry.promoted) if registry.promoted else None

@@ -56,6 +56,8 @@ class TriplesContract(dy.Schema):
     tail = dy.String(nullable=False, min_length=1, primary_key=True)
     source = dy.String(nullable=False)
     head_is_item = dy.Bool(nullable=False, primary_key=True)
+    weight = dy.Float32(nullable=False, min_exclusive=0.0)
+    known_at = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
 
 
 class LinksContract(dy.Schema):

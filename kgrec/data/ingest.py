@@ -13,6 +13,7 @@ from kgrec.columns import (
     ENTITY,
     EVENTS_SCHEMA,
     HEAD,
+    HEAD_IS_ITEM,
     ITEM,
     LABELS_SCHEMA,
     LINKS_SCHEMA,
@@ -32,11 +33,12 @@ from kgrec.data.contracts import (
     write_table,
 )
 from kgrec.data.interactions import Log, read_interactions
+from kgrec.data.knowledge import Knowledge, KnowledgeConfig
 from kgrec.data.links import Links, entities_of, read_links
 from kgrec.data.roles import InteractionsConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig, read_items, read_users
 from kgrec.data.sources import digest_of, digest_of_files
-from kgrec.data.triples import HEAD_IS_ITEM, Knowledge, KnowledgeConfig, read_knowledge
+from kgrec.data.triples import read_knowledge
 from kgrec.errors import Problem
 
 EVENTS_FILE: Final = "events.parquet"
@@ -46,6 +48,8 @@ ITEMS_FILE: Final = "items.parquet"
 TRIPLES_FILE: Final = "triples.parquet"
 LINKS_FILE: Final = "links.parquet"
 LABELS_FILE: Final = "labels.parquet"
+NUMBERS_FILE: Final = "numbers.parquet"
+ATTRIBUTES_FILE: Final = "attributes.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
 
 
@@ -82,7 +86,8 @@ def ingest(
         graph = read_knowledge(knowledge, base, scratch, findings, split_column)
         _check_split(interactions, knowledge, graph, split_column, findings)
     triples, repeated = graph.distinct()
-    catalogue = _catalogue(log, item_table, triples)
+    numbers = graph.distinct_numbers()
+    catalogue = _catalogue(log, item_table, triples, numbers)
     links = None
     if knowledge is not None and knowledge.links is not None:
         known = catalogue[ITEM] if judged and not findings.problems else None
@@ -92,7 +97,7 @@ def ingest(
     progress("writing the canonical tables")
     facts = _write_log(log, out) | {"users": _write_users(log, user_table, out)}
     facts |= _write_graph(knowledge, graph, triples, links, catalogue, item_table, out)
-    facts |= {"triples_repeated": repeated, "attributes": graph.attributes, "blank_cells": graph.blank_cells}
+    facts |= {"triples_repeated": repeated, **graph.counts}
     findings.write_quarantine(out / QUARANTINE_FILE)
     return facts | {
         "inputs": findings.inputs,
@@ -194,12 +199,14 @@ def _firsts(log: Log | None, column: str) -> pl.DataFrame:
     return first.collect(engine="streaming").sort(ROW_OF_INPUT).select(column)
 
 
-def _catalogue(log: Log | None, item_table: pl.LazyFrame | None, triples: pl.DataFrame) -> pl.DataFrame:
+def _catalogue(
+    log: Log | None, item_table: pl.LazyFrame | None, triples: pl.DataFrame, numbers: pl.DataFrame
+) -> pl.DataFrame:
     """The items of the log, of the item table and of knowledge tables, in this order, each once."""
     frames = [_firsts(log, ITEM)]
     if item_table is not None:
         frames.append(item_table.select(ITEM).collect())
-    frames.append(triples.filter(pl.col(HEAD_IS_ITEM)).select(pl.col(HEAD).alias(ITEM)))
+    frames += [frame.filter(pl.col(HEAD_IS_ITEM)).select(pl.col(HEAD).alias(ITEM)) for frame in (triples, numbers)]
     return pl.concat(frames).unique(maintain_order=True)
 
 
@@ -254,6 +261,9 @@ def _write_graph(
     else:
         linked = pl.DataFrame(schema=LINKS_SCHEMA)
     labels = graph.distinct_labels().select(*LABELS_SCHEMA)
+    numbers, attributes = graph.distinct_numbers(), graph.all_attributes()
+    numbers.write_parquet(out / NUMBERS_FILE)
+    attributes.write_parquet(out / ATTRIBUTES_FILE)
     return {
         "items": write_table(rows, out / ITEMS_FILE, ItemsContract),
         "cold_items": len(cold),
@@ -261,5 +271,8 @@ def _write_graph(
         "triples_have_parts": graph.has_parts,
         "links": write_table(linked.lazy(), out / LINKS_FILE, LinksContract),
         "links_given": links is not None,
+        "numbers": numbers.height,
+        "attributes": attributes.height,
+        "prefixes": dict(graph.prefixes),
         "labels_of_entities": write_table(labels.lazy(), out / LABELS_FILE, LabelsContract),
     }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from kgrec.columns import ENTITY, HEAD, ITEM, LINKS_SCHEMA, TAIL
+from kgrec.columns import ENTITY, HEAD, HEAD_IS_ITEM, ITEM, LINKS_SCHEMA, TAIL
 from kgrec.data.checks import Fault, Findings, sift
+from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.sources import TableSource, materialise, reading
-from kgrec.data.triples import HEAD_IS_ITEM, KnowledgeConfig
 from kgrec.data.values import check_ids, find_column, id_text
 
 

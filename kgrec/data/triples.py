@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 
-from kgrec.columns import ENTITY, HEAD, LABEL, LABELS_SCHEMA, PART, PART_TYPE, RELATION, SOURCE, TAIL, TRAIN
-from kgrec.columns import TRIPLES_SCHEMA as PLAIN_SCHEMA
-from kgrec.data.checks import Fault, Findings, Tolerance, sift
+from kgrec.columns import (
+    ENTITY,
+    HEAD,
+    HEAD_IS_ITEM,
+    KNOWN_AT,
+    LABEL,
+    LABELS_SCHEMA,
+    PART,
+    RELATION,
+    SOURCE,
+    TAIL,
+    TIME_TYPE,
+    VALUE,
+    WEIGHT,
+)
+from kgrec.data.cells import KnowledgeTable, RelationColumn, cell_triples
+from kgrec.data.checks import Fault, Findings, sift
+from kgrec.data.knowledge import TOLERATED_KEY, Knowledge, KnowledgeConfig
 from kgrec.data.rdf import GRAPH, is_rdf, read_rdf
 from kgrec.data.sources import (
     LINE_OF_ROW,
@@ -24,87 +36,9 @@ from kgrec.data.sources import (
     materialise,
     shown_name,
 )
-from kgrec.data.values import check_ids, find_column, id_text, part_of
-
-HEAD_IS_ITEM: Final = "head_is_item"
-TOLERATED_KEY: Final = "knowledge.tolerated"
-
-
-class RelationColumn(BaseModel):
-    """How the cells of a column become triples."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    separator: str | None = Field(
-        None, description="text between the values of a cell; empty: any whitespace; unset: the cell is one value"
-    )
-
-
-class KnowledgeTable(TableSource):
-    """Triples from the columns of a table whose rows are items."""
-
-    id: str = Field("item", description="column of item ids")
-    relations: dict[str, RelationColumn] = Field(description="columns to turn into relations of the same name")
-
-
-class KnowledgeConfig(BaseModel):
-    """The knowledge graph."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    triples: tuple[str, ...] = Field(
-        (), description="files or globs: head, relation, tail tables (parquet csv tsv) or RDF (.nt .ttl .nq, gz too)"
-    )
-    links: str | None = Field(
-        None, description="table with the columns item, entity; unset: an item's id is its entity's id"
-    )
-    labels: str | None = Field(None, description="table with the columns entity, label: names for people")
-    tables: tuple[KnowledgeTable, ...] = Field((), description="tables whose columns become triples of their items")
-    validation: float = Field(0.025, ge=0.0, lt=1.0, description="share of the triples held out for choosing, 0-1")
-    test: float = Field(0.05, ge=0.0, lt=1.0, description="share of the triples held out for testing, 0-1")
-    tolerated: float = Field(
-        0.0, ge=0.0, le=1.0, description="share of the rows of one input that may be bad and left out, 0-1"
-    )
-
-    def tolerance(self) -> Tolerance:
-        """Return how many of the rows of one knowledge input may be bad."""
-        return Tolerance(self.tolerated, TOLERATED_KEY)
-
-
-@dataclass
-class Knowledge:
-    """The graph that was read, source by source.
-
-    triples: `TRIPLES_SCHEMA`, `head_is_item`, `part` where a split column was asked for. labels: `LABELS_SCHEMA`.
-    """
-
-    triples: list[pl.DataFrame] = field(default_factory=list)
-    labels: list[pl.DataFrame] = field(default_factory=list)
-    attributes: int = 0
-    blank_cells: int = 0
-    has_parts: bool = False
-
-    def distinct(self) -> tuple[pl.DataFrame, int]:
-        """Return every triple once, in the order of the sources, and how many came again from a later source."""
-        every = pl.concat([_no_triples(self.has_parts), *self._aligned()])
-        once = every.unique([HEAD, RELATION, TAIL, HEAD_IS_ITEM], keep="first", maintain_order=True)
-        return once, every.height - once.height
-
-    def distinct_labels(self) -> pl.DataFrame:
-        """Return one label an entity: that of the earliest source."""
-        every = pl.concat([pl.DataFrame(schema=LABELS_SCHEMA), *self.labels])
-        return every.unique(ENTITY, keep="first", maintain_order=True)
-
-    def _aligned(self) -> Iterable[pl.DataFrame]:
-        columns = _no_triples(self.has_parts).columns
-        for frame in self.triples:
-            whole = frame if PART in frame.columns else frame.with_columns(pl.lit(TRAIN, PART_TYPE).alias(PART))
-            yield whole.select(columns)
-
-
-def _no_triples(has_parts: bool) -> pl.DataFrame:
-    parts = {PART: PART_TYPE} if has_parts else {}
-    return pl.DataFrame(schema={**PLAIN_SCHEMA, HEAD_IS_ITEM: pl.Boolean(), **parts})
+from kgrec.data.values import check_ids, find_column, id_text, is_blank, number_of, part_of, time_of
+from kgrec.errors import Problem
+from kgrec.graph.names import all_prefixes, long_name
 
 
 def read_knowledge(
@@ -124,20 +58,23 @@ def read_knowledge(
                 continue
             for file in files:
                 with findings.collecting():
-                    table = _rdf_table(file, base, knowledge)
+                    table = _rdf_table(file, base, config, knowledge)
                     name = f"knowledge.triples[{at}] {table.name}"
                     _add_triples(name, table, config, findings, knowledge, None)
     for at, source in enumerate(config.tables):
         with findings.collecting():
             _add_cells(f"knowledge.tables[{at}]", source, config, base, scratch, findings, knowledge)
+    _add_attributes(config, findings, knowledge)
     return knowledge
 
 
-def _rdf_table(file: Path, base: Path, knowledge: Knowledge) -> Table:
+def _rdf_table(file: Path, base: Path, config: KnowledgeConfig, knowledge: Knowledge) -> Table:
     name = shown_name(file, base)
-    found = read_rdf(file, name)
+    found = read_rdf(file, name, config.languages)
     knowledge.labels.append(found.labels)
-    knowledge.attributes += found.attributes
+    knowledge.attributes.append(found.attributes)
+    knowledge.prefixes |= found.prefixes
+    knowledge.counts["attributes_in_other_languages"] += found.other_languages
     frame = found.triples.lazy().with_columns(
         pl.lit(None, pl.Int64).alias(LINE_OF_ROW), pl.lit(name).alias(SOURCE_OF_ROW)
     )
@@ -158,6 +95,9 @@ def _add_triples(
     faults = [Fault(f"blank {column}", pl.col(column).is_null(), f"fill in every {column}") for column in ends]
     graph = [GRAPH] if is_rdf(table.name) else []
     alike = pl.struct(SOURCE_OF_ROW, *(values[column].alias(column) for column in ends), *graph)
+    said, doubts = _weight_and_time(config, schema)
+    values |= said
+    faults += doubts
     if split_column is not None and split_column in schema:
         knowledge.has_parts = True
         values[PART] = part_of(split_column, schema[split_column])
@@ -168,9 +108,29 @@ def _add_triples(
         *ends,
         pl.col(SOURCE_OF_ROW).alias(SOURCE),
         pl.lit(False).alias(HEAD_IS_ITEM),
+        pl.col(WEIGHT).cast(pl.Float32),
+        pl.col(KNOWN_AT).cast(TIME_TYPE),
         *([PART] if PART in values else []),
     )
     knowledge.triples.append(rows.collect(engine="streaming"))
+
+
+def _weight_and_time(
+    config: KnowledgeConfig, schema: Mapping[str, pl.DataType]
+) -> tuple[dict[str, pl.Expr], list[Fault]]:
+    """Weight and instant of each triple, and what can be wrong with them; blank cells say nothing."""
+    values, faults = {WEIGHT: pl.lit(1.0, pl.Float32), KNOWN_AT: pl.lit(None, TIME_TYPE)}, []
+    if config.weight in schema:
+        number, blank = number_of(config.weight, schema[config.weight]), is_blank(config.weight, schema[config.weight])
+        values[WEIGHT] = pl.when(blank).then(1.0).otherwise(pl.when(number > 0).then(number))
+        faults.append(Fault("weight that is no number above 0", pl.col(WEIGHT).is_null(), "write a number above 0"))
+    if config.known_at in schema:
+        dtype = schema[config.known_at]
+        values[KNOWN_AT] = time_of(config.known_at, dtype)
+        values["time given"] = ~is_blank(config.known_at, dtype)
+        remedy = "write times as numbers since 1970 or as ISO 8601"
+        faults.append(Fault(f"unreadable {KNOWN_AT}", pl.col(KNOWN_AT).is_null() & pl.col("time given"), remedy))
+    return values, faults
 
 
 def _read_labels(config: KnowledgeConfig, path: str, base: Path, scratch: Path, findings: Findings) -> pl.DataFrame:
@@ -200,41 +160,53 @@ def _add_cells(
     table = materialise(source, base, scratch)
     before = len(findings.problems)
     find_column(table, f"{name}.id", source.id, [], findings)
+    find_column(table, f"{name}.known_at", source.known_at, [], findings)
     for column in source.relations:
         find_column(table, f"{name}.relations", column, [], findings)
     if len(findings.problems) > before or not check_ids(table, [source.id], findings):
         return
-    head = id_text(source.id, table.schema()[source.id])
-    cells = {f"cell {column}": pl.col(column) for column in source.relations}
+    schema = table.schema()
+    values = {HEAD: id_text(source.id, schema[source.id]), KNOWN_AT: pl.lit(None, TIME_TYPE)}
     faults = [Fault("blank item", pl.col(HEAD).is_null(), f"give every row an id in the column {source.id!r}")]
-    sifted = sift(name, table, {HEAD: head, **cells}, faults, findings, config.tolerance())
-    rows = sifted.frame.collect(engine="streaming")
+    if source.known_at is not None:
+        values[KNOWN_AT] = time_of(source.known_at, schema[source.known_at])
+        faults.append(Fault(f"unreadable {KNOWN_AT}", pl.col(KNOWN_AT).is_null(), "give every row a time"))
+    values |= {f"cell {column}": pl.col(column) for column in source.relations}
+    sifted = sift(name, table, values, faults, findings, config.tolerance())
+    rows = sifted.frame.collect(engine="streaming").rename({SOURCE_OF_ROW: SOURCE})
+    rows = rows.with_columns(pl.lit(True).alias(HEAD_IS_ITEM))
     for column, how in source.relations.items():
-        found = _cell_values(rows, f"cell {column}", how.separator)
-        knowledge.blank_cells += rows.height - found.filter(HEAD_IS_ITEM).height
-        tail = pl.concat_str(pl.lit(f"{column}:"), pl.col(LABEL))
-        triples = found.select(
-            HEAD, pl.lit(column).alias(RELATION), tail.alias(TAIL), SOURCE, pl.lit(True).alias(HEAD_IS_ITEM)
-        )
-        knowledge.triples.append(triples)
-        knowledge.labels.append(found.select(tail.alias(ENTITY), LABEL))
+        _keep_cells(f"{name}.relations.{column}", rows, f"cell {column}", column, how, config, findings, knowledge)
 
 
-def _cell_values(rows: pl.DataFrame, cell: str, separator: str | None) -> pl.DataFrame:
-    """(head, label, source, head_is_item) of each value; `head_is_item` is true for the first value of a cell."""
-    dtype = rows.schema[cell]
-    lists = rows.with_row_index("at").select("at", HEAD, pl.col(SOURCE_OF_ROW).alias(SOURCE), pl.col(cell).alias(LABEL))
-    if isinstance(dtype, pl.List | pl.Array):
-        lists = lists.explode(LABEL, empty_as_null=True)
-    kind = lists.schema[LABEL]
-    text = pl.col(LABEL).cast(pl.String)
-    if kind.is_float():
-        whole = (pl.col(LABEL) % 1 == 0) & (pl.col(LABEL).abs() < 2.0**53)
-        number = pl.when(whole).then(pl.col(LABEL).cast(pl.Int64, strict=False).cast(pl.String)).otherwise(text)
-        text = pl.when(pl.col(LABEL).is_not_nan()).then(number)
-    lists = lists.with_columns(text)
-    if separator is not None:
-        words = pl.col(LABEL).str.extract_all(r"\S+") if separator == "" else pl.col(LABEL).str.split(separator)
-        lists = lists.with_columns(words).explode(LABEL, empty_as_null=True)
-    values = lists.with_columns(pl.col(LABEL).str.strip_chars()).filter(pl.col(LABEL).fill_null("") != "")
-    return values.with_columns(pl.col("at").is_first_distinct().alias(HEAD_IS_ITEM))
+def _add_attributes(config: KnowledgeConfig, findings: Findings, knowledge: Knowledge) -> None:
+    """Turn the literals that the config names into triples of their entities."""
+    literals, prefixes = knowledge.all_attributes(), all_prefixes(knowledge.prefixes | config.prefixes)
+    for name, how in config.attributes.items():
+        rows = literals.filter(pl.col(RELATION) == long_name(name, prefixes)).select(
+            pl.col(ENTITY).alias(HEAD), SOURCE, VALUE,
+            pl.lit(None, TIME_TYPE).alias(KNOWN_AT), pl.lit(False).alias(HEAD_IS_ITEM),
+        )  # fmt: skip
+        where = f"knowledge.attributes.{name}"
+        if rows.is_empty() and not findings.problems:
+            known = literals[RELATION].unique(maintain_order=True)
+            remedy = f"the RDF files have: {', '.join(known[:8]) or 'no literals'}"
+            findings.problems.append(Problem(where, "no literal of an RDF file has this property", remedy))
+        _keep_cells(where, rows, VALUE, name, how, config, findings, knowledge)
+
+
+def _keep_cells(
+    where: str, rows: pl.DataFrame, cell: str, relation: str, how: RelationColumn, config: KnowledgeConfig,
+    findings: Findings, knowledge: Knowledge,
+) -> None:  # fmt: skip
+    found = cell_triples(rows, cell, relation, how)
+    knowledge.triples.append(found.triples)
+    knowledge.labels.append(found.labels)
+    knowledge.numbers.append(found.numbers)
+    knowledge.counts["blank_cells"] += found.blank
+    knowledge.counts["unreadable_cells"] += found.unreadable
+    if found.unreadable > config.tolerated * rows.height:
+        kind = "number" if how.bins is not None else "date"
+        remedy = f"correct them, or leave the cells out with {TOLERATED_KEY}"
+        problem = Problem(where, f"a value that is no {kind}", remedy, found.unreadable, found.example)
+        findings.problems.append(problem)

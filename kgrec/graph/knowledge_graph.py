@@ -7,15 +7,18 @@ entities. Both vocabularies only grow; the offset I is a fact of each built grap
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from kgrec import columns as c
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.graph.merging import once
+from kgrec.graph.names import relation_words, short_names
+from kgrec.graph.parts import pairs_across_parts
+from kgrec.graph.relations import KEY, coverage, describe_relations
 
 LINKED_TO: Final = "linked_to"
 NODE: Final = "node"
@@ -27,57 +30,86 @@ TRIPLE_ROWS: Final = {c.HEAD_ROW: c.ROW_TYPE, c.RELATION_ROW: c.ROW_TYPE, c.TAIL
 class KnowledgeGraph:
     """A built graph.
 
-    triples: head_row, relation_row, tail_row (nodes and relations), part. nodes: node, id, label (null where nobody
-    gave a name), degree. facts: counts for people.
+    triples: head_row, relation_row, tail_row (nodes and relations), part, weight, known_at, source. nodes: node, id,
+    label (null where nobody gave a name), name (label or shortened id, for people), degree. relations_report: see
+    `describe_relations`, with the relation's id and name. facts: counts for people.
     """
 
     entities: Vocabulary
     relations: Vocabulary
     triples: pl.DataFrame
     nodes: pl.DataFrame
+    relations_report: pl.DataFrame
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What people call things. labels: entity, label. titles: item, title. prefixes: what shortens IRIs."""
+
+    labels: pl.DataFrame
+    titles: pl.DataFrame
+    prefixes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The vocabularies whose rows stand: all items, and the entities and relations that an earlier version knew."""
+
+    items: Vocabulary
+    entities: Vocabulary
+    relations: Vocabulary
 
 
 def build_graph(
     triples: pl.DataFrame,
     links: pl.DataFrame | None,
-    labels: pl.DataFrame,
-    titles: pl.DataFrame,
-    items: Vocabulary,
-    known_entities: Vocabulary,
-    known_relations: Vocabulary,
-    held_out: tuple[float, float],
-    generator: Callable[[], np.random.Generator],
+    named: Named,
+    known: Known,
+    assign: Callable[[pl.DataFrame], pl.DataFrame],
+    refine: Callable[[pl.DataFrame, Vocabulary], tuple[pl.DataFrame, dict[str, Any]]],
+    agreement: float = 0.8,
 ) -> KnowledgeGraph:
-    """Map canonical triples to rows and hold a share of them out for link prediction.
+    """Map canonical triples to rows, part them and describe what came of it.
 
-    triples: columns.TRIPLES_SCHEMA with head_is_item and perhaps part. links: item, entity; None when the data has no
-    link file, and then an item's id is its entity's id. An entity that several items claim stays a node of its own,
-    tied to each by the relation `linked_to`. held_out: shares for validation and test, unless the triples say
-    themselves; pairs of nodes are held out whole, whatever the direction and relation, so that no inverse leaks.
+    triples: columns.TRIPLES_SCHEMA and perhaps part. links: item, entity; None when the data has none, and then an
+    item's id is its entity's id. An entity that several items claim stays a node of its own, tied to each by the
+    relation `linked_to`. refine: changes mapped triples (rows, weight, known_at, source, perhaps part) and returns them
+    with facts. assign: adds the part; it comes last. agreement: see `describe_relations`.
     """
+    items = known.items
     merged, shared = _claims(links, items)
     mapped = _to_keys(triples, merged)
     if shared.height:
         mapped = pl.concat([mapped, _shared_link_triples(shared, with_part=c.PART in mapped.columns)])
     ends = pl.concat([mapped["head_entity"], mapped["tail_entity"]]).drop_nulls().unique(maintain_order=True)
-    entities = known_entities.grow(ends)
-    relations = known_relations.grow(mapped[c.RELATION].unique(maintain_order=True))
+    entities = known.entities.grow(ends)
+    relations = known.relations.grow(mapped[c.RELATION].unique(maintain_order=True))
     offset = len(items)
     rows = mapped.select(
         _node("head", mapped, items, entities, offset),
         relations.rows(mapped[c.RELATION]).alias(c.RELATION_ROW),
         _node("tail", mapped, items, entities, offset),
-        *([c.PART] if c.PART in mapped.columns else []),
+        *_extra(mapped),
     )
-    distinct = rows.unique([c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW], maintain_order=True)
-    if c.PART in distinct.columns:
-        parted = distinct.with_columns(pl.col(c.PART).fill_null(c.TRAIN))
-    else:
-        parted = _hold_out(distinct, held_out, generator())
-    parted = parted.cast({c.PART: c.PART_TYPE})
-    nodes = _nodes(parted, items, entities, titles, labels, merged)
-    return KnowledgeGraph(entities, relations, parted, nodes, _facts(rows, parted, nodes, relations, offset, shared))
+    distinct = once(rows, KEY)
+    facts: dict[str, Any] = {"triples_equal_after_linking": rows.height - distinct.height}
+    report = describe_relations(distinct, offset, agreement)
+    refined, said = refine(distinct, relations)
+    parted = assign(refined).select(*TRIPLE_ROWS, c.WEIGHT, c.KNOWN_AT, c.SOURCE)
+    nodes = _nodes(parted, items, entities, named, merged)
+    names = pl.DataFrame({
+        c.RELATION_ROW: pl.Series(range(len(relations)), dtype=c.ROW_TYPE),
+        c.ID: relations.entries,
+        c.NAME: [relation_words(name) for name in relations.entries.to_list()],
+    })  # fmt: skip
+    facts |= _facts(parted, nodes, relations, offset, shared) | said
+    report = report.join(names, on=c.RELATION_ROW, how="left", maintain_order="left")
+    return KnowledgeGraph(entities, relations, parted, nodes, report, facts)
+
+
+def _extra(frame: pl.DataFrame) -> list[str]:
+    return [c.WEIGHT, c.KNOWN_AT, c.SOURCE, *([c.PART] if c.PART in frame.columns else [])]
 
 
 def _claims(links: pl.DataFrame | None, items: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -102,7 +134,7 @@ def _to_keys(triples: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
         c.RELATION,
         pl.col("tail_link").alias("tail_item"),
         pl.when(pl.col("tail_link").is_null()).then(pl.col(c.TAIL)).alias("tail_entity"),
-        *([c.PART] if c.PART in triples.columns else []),
+        *_extra(triples),
     )
 
 
@@ -114,6 +146,9 @@ def _shared_link_triples(shared: pl.DataFrame, *, with_part: bool) -> pl.DataFra
         pl.lit(LINKED_TO).alias(c.RELATION),
         nothing.alias("tail_item"),
         pl.col(c.ENTITY).alias("tail_entity"),
+        pl.lit(1.0, pl.Float32).alias(c.WEIGHT),
+        pl.lit(None, c.TIME_TYPE).alias(c.KNOWN_AT),
+        pl.lit(LINKED_TO).alias(c.SOURCE),
         *([pl.lit(None, dtype=c.PART_TYPE).alias(c.PART)] if with_part else []),
     )
 
@@ -126,34 +161,15 @@ def _node(end: str, mapped: pl.DataFrame, items: Vocabulary, entities: Vocabular
     ).to_series()  # fmt: skip
 
 
-def _hold_out(rows: pl.DataFrame, shares: tuple[float, float], generator: np.random.Generator) -> pl.DataFrame:
-    low = pl.min_horizontal(c.HEAD_ROW, c.TAIL_ROW).alias("low")
-    high = pl.max_horizontal(c.HEAD_ROW, c.TAIL_ROW).alias("high")
-    pairs = rows.select(low, high).unique(maintain_order=True)
-    draw = pl.Series("draw", generator.random(pairs.height))
-    validation, test = shares
-    part = (
-        pl.when(pl.col("draw") < test).then(pl.lit(c.TEST))
-        .when(pl.col("draw") < test + validation).then(pl.lit(c.VALIDATION))
-        .otherwise(pl.lit(c.TRAIN)).alias(c.PART)
-    )  # fmt: skip
-    decided = pairs.with_columns(draw).select("low", "high", part)
-    return (
-        rows.with_columns(low, high)
-        .join(decided, on=["low", "high"], how="left", maintain_order="left")
-        .drop("low", "high")
-    )
-
-
 def _nodes(
     triples: pl.DataFrame,
     items: Vocabulary,
     entities: Vocabulary,
-    titles: pl.DataFrame,
-    labels: pl.DataFrame,
+    named: Named,
     merged: pl.DataFrame,
 ) -> pl.DataFrame:
-    names = labels.unique(c.ENTITY, keep="first", maintain_order=True)
+    titles = named.titles
+    names = named.labels.unique(c.ENTITY, keep="first", maintain_order=True)
     item_names = (
         pl.DataFrame({c.ID: items.entries})
         .join(titles.rename({c.ITEM: c.ID}), on=c.ID, how="left", maintain_order="left")
@@ -172,11 +188,15 @@ def _nodes(
         pl.concat([triples[c.HEAD_ROW], triples[c.TAIL_ROW]])
         .alias(NODE).value_counts(name=DEGREE).cast({DEGREE: pl.Int32})
     )  # fmt: skip
-    return both.join(degrees, on=NODE, how="left", maintain_order="left").with_columns(pl.col(DEGREE).fill_null(0))
+    short = short_names(both[c.ID], named.prefixes)
+    return (
+        both.join(degrees, on=NODE, how="left", maintain_order="left")
+        .with_columns(pl.coalesce(c.LABEL, short).alias(c.NAME), pl.col(DEGREE).fill_null(0))
+        .select(NODE, c.ID, c.LABEL, c.NAME, DEGREE)
+    )
 
 
 def _facts(
-    rows: pl.DataFrame,
     triples: pl.DataFrame,
     nodes: pl.DataFrame,
     relations: Vocabulary,
@@ -194,12 +214,13 @@ def _facts(
         "entities": nodes.height,
         "relations": len(relations),
         "triples": triples.height,
-        "triples_equal_after_linking": rows.height - triples.height,
         "parts": {part: triples.filter(pl.col(c.PART) == part).height for part in c.PARTS},
         "items_with_triples": with_graph,
         "items_with_triples_share": with_graph / offset if offset else math.nan if nodes.height == 0 else 0.0,
+        **coverage(triples, offset),
         "links_to_shared_entities": shared.height,
-        "hubs": [{"id": h[c.ID], "label": h[c.LABEL], "degree": h[DEGREE]} for h in hubs.to_dicts()],
+        "pairs_across_parts": pairs_across_parts(triples),
+        "hubs": [{"id": h[c.ID], "label": h[c.LABEL], "name": h[c.NAME], "degree": h[DEGREE]} for h in hubs.to_dicts()],
         "triples_per_relation": {
             relations.entries[row]: count for row, count in per_relation.head(30).iter_rows()
         },

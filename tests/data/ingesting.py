@@ -11,8 +11,8 @@ import polars as pl
 
 from kgrec.data.ingest import ingest
 from kgrec.data.interactions import InteractionsConfig
+from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig
-from kgrec.data.triples import KnowledgeConfig
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 CLICKS = "user,item,event,timestamp\na,x,click,1700000000\nb,y,click,1700000001\na,y,purchase,1700000002\n"

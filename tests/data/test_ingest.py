@@ -10,8 +10,8 @@ import pytest
 from kgrec.artifacts import hash_file
 from kgrec.data.ingest import input_digests
 from kgrec.data.interactions import InteractionsConfig
+from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.snapshots import sqlalchemy
-from kgrec.data.triples import KnowledgeConfig
 from kgrec.errors import InputError
 from tests.data.ingesting import CLICKS, run, table
 

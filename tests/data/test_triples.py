@@ -29,8 +29,8 @@ def test_tables_and_rdf_become_one_list(tmp_path: Path) -> None:
         triples=["a.tsv", "b.csv", "*.nt"],
     )
     found = table(tmp_path, "triples")
-    assert dict(found.schema) == {**TRIPLES_SCHEMA, "head_is_item": pl.Boolean()}
-    assert found.rows() == [
+    assert dict(found.schema) == TRIPLES_SCHEMA
+    assert found.drop("weight", "known_at").rows() == [
         ("x", "by", "1", "a.tsv", False),
         ("y", "by", "2", "a.tsv", False),
         ("x", "in", "3", "b.csv", False),
@@ -133,3 +133,71 @@ def test_without_links_an_item_is_its_entity(tmp_path: Path) -> None:
     facts = build(tmp_path, {"t.csv": TRIPLES}, triples=["t.csv"])
     assert table(tmp_path, "links").rows() == [("x", "x"), ("y", "y")]
     assert facts["links_given"] is False
+
+
+def test_dates_nested_lists_and_numbers(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {
+            "item": ["x", "y"],
+            "out": ["1999-05-03", "2001"],
+            "cast": [[["ann", "bob"], ["cid"]], [[], None]],
+            "price": ["9.5", " "],
+        }
+    ).write_parquet(tmp_path / "items.parquet")
+    relations = {"out": {"date": "decade"}, "cast": {}, "price": {"bins": 3}}
+    facts = build(tmp_path, {}, tables=[{"path": "items.parquet", "relations": relations}])
+    assert table(tmp_path, "triples").select("head", "tail").rows() == [
+        ("x", "out:1990s"), ("y", "out:2000s"), ("x", "cast:ann"), ("x", "cast:bob"), ("x", "cast:cid"),
+    ]  # fmt: skip
+    assert table(tmp_path, "numbers").select("head", "relation", "value", "bins").rows() == [("x", "price", 9.5, 3)]
+    assert (facts["numbers"], facts["blank_cells"], facts["unreadable_cells"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("year", "1999"), ("month", "1999-05"), ("decade", "1990s"), ("weekday", "Monday")]
+)
+def test_what_is_kept_of_a_date(tmp_path: Path, keep: str, expected: str) -> None:
+    (tmp_path / "i.csv").write_text("item,out\nx,1999-05-03T12:00:00Z\n")
+    build(tmp_path, {}, tables=[{"path": "i.csv", "relations": {"out": {"date": keep}}}])
+    assert table(tmp_path, "labels")["label"].to_list() == [expected]
+
+
+def test_a_cell_that_is_no_number_or_date_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("item,out,price\nx,soon,9\ny,1999,cheap\n")
+    tables = [{"path": "i.csv", "relations": {"out": {"date": "year"}, "price": {"bins": 2}}}]
+    with pytest.raises(InputError) as caught:
+        build(tmp_path, {}, tables=tables)
+    assert "relations.out: a value that is no date (1 time)\n  example: x: 'soon'" in str(caught.value)
+    assert "relations.price: a value that is no number (1 time)\n  example: y: 'cheap'" in str(caught.value)
+    assert build(tmp_path, {}, tables=tables, tolerated=0.5)["unreadable_cells"] == 2
+
+
+def test_literals_of_rdf_become_relations_where_the_config_names_them(tmp_path: Path) -> None:
+    text = '@prefix e: <http://e/> . e:x e:year 1999 ; e:mood "dark" , "düster"@de . e:y e:year 2005 .'
+    facts = build(tmp_path, {"a.ttl": text}, triples=["a.ttl"], attributes={"e:mood": {}, "e:year": {"bins": 2}})
+    assert table(tmp_path, "triples").select("head", "relation", "tail").rows() == [
+        ("http://e/x", "e:mood", "e:mood:dark")
+    ]
+    assert table(tmp_path, "numbers")["value"].to_list() == [1999, 2005]
+    assert facts["attributes"] == 3
+    assert facts["attributes_in_other_languages"] == 1
+    assert facts["prefixes"] == {"e": "http://e/"}
+    with pytest.raises(InputError, match="no literal of an RDF file has this property"):
+        build(tmp_path, {}, triples=["a.ttl"], attributes={"e:yeer": {}})
+
+
+def test_weight_and_known_at_are_read(tmp_path: Path) -> None:
+    text = "head,relation,tail,weight,known_at,w2\nx,by,1,0.5,2024-01-02,7\nx,by,2,,,\n"
+    build(tmp_path, {"t.csv": text}, triples=["t.csv"])
+    found = table(tmp_path, "triples")
+    assert found["weight"].to_list() == [0.5, 1.0]
+    assert [None if at is None else at.isoformat() for at in found["known_at"]] == ["2024-01-02T00:00:00+00:00", None]
+    build(tmp_path, {}, triples=["t.csv"], weight="w2", known_at="none")
+    found = table(tmp_path, "triples")
+    assert found["weight"].to_list() == [7.0, 1.0]
+    assert found["known_at"].null_count() == 2
+    bad = "head,relation,tail,weight,known_at\nx,by,1,0,2024-01-02\nx,by,2,1,someday\n"
+    with pytest.raises(InputError) as caught:
+        build(tmp_path, {"t.csv": bad}, triples=["t.csv"])
+    assert "weight that is no number above 0 (1 time)" in str(caught.value)
+    assert "unreadable known_at (1 time)" in str(caught.value)

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from kgrec import columns as c
 from kgrec.data.vocabulary import Vocabulary
-from kgrec.graph.knowledge_graph import LINKED_TO, build_graph
+from kgrec.graph.knowledge_graph import LINKED_TO, TRIPLE_ROWS, Known, Named, build_graph
+from kgrec.graph.names import WELL_KNOWN
+from kgrec.graph.parts import assign_triples
 from kgrec.seeds import numpy_generator
 
 EMPTY = Vocabulary.of(pl.Series([], dtype=pl.String))
@@ -22,8 +24,9 @@ def graph(triples, *, items=("a", "b", "c"), links=None, labels=(), titles=(), h
           entities=EMPTY, relations=EMPTY, held_out=(0.0, 0.0), seed=1):  # fmt: skip
     text = dict.fromkeys((c.HEAD, c.RELATION, c.TAIL), pl.String)
     frame = pl.DataFrame(list(triples), schema=text, orient="row").with_columns(
-        pl.lit("test").alias(c.SOURCE), pl.lit(head_is_item).alias("head_is_item")
-    )
+        pl.lit("test").alias(c.SOURCE), pl.lit(head_is_item).alias("head_is_item"),
+        pl.lit(1.0, pl.Float32).alias(c.WEIGHT), pl.lit(None, c.TIME_TYPE).alias(c.KNOWN_AT),
+    )  # fmt: skip
     if parts is not None:
         frame = frame.with_columns(pl.Series(c.PART, parts, dtype=c.PART_TYPE))
     named = pl.DataFrame(list(labels), schema={c.ENTITY: pl.String, c.LABEL: pl.String}, orient="row")
@@ -33,7 +36,9 @@ def graph(triples, *, items=("a", "b", "c"), links=None, labels=(), titles=(), h
         tied = pl.DataFrame(list(links), schema={c.ITEM: pl.String, c.ENTITY: pl.String}, orient="row")
     known = items if isinstance(items, Vocabulary) else vocabulary(*items)
     return build_graph(
-        frame, tied, named, titled, known, entities, relations, held_out, lambda: numpy_generator(seed, "triples")
+        frame, tied, Named(named, titled, WELL_KNOWN), Known(known, entities, relations),
+        lambda rows: assign_triples(rows, held_out, None, lambda: numpy_generator(seed, "triples")),
+        lambda rows, _: (rows, {}),
     )  # fmt: skip
 
 
@@ -51,9 +56,10 @@ def test_items_are_the_first_nodes_and_entities_follow():
     assert built.nodes["node"].to_list() == list(range(6))
     assert built.nodes["degree"].to_list() == [1, 0, 1, 2, 1, 1]
     assert built.entities.entries.to_list() == ["nora", "comedy", "rome"]
-    assert built.triples.rows() == [(0, 0, 4, "train"), (2, 1, 3, "train"), (3, 2, 5, "train")]
+    assert built.triples.select(*TRIPLE_ROWS).rows() == [(0, 0, 4, "train"), (2, 1, 3, "train"), (3, 2, 5, "train")]
     assert built.triples.schema == {
         c.HEAD_ROW: c.ROW_TYPE, c.RELATION_ROW: c.ROW_TYPE, c.TAIL_ROW: c.ROW_TYPE, c.PART: c.PART_TYPE,
+        c.WEIGHT: pl.Float32, c.KNOWN_AT: c.TIME_TYPE, c.SOURCE: pl.String,
     }  # fmt: skip
 
 
@@ -75,7 +81,9 @@ def test_without_a_link_file_an_item_is_its_entity_and_with_one_it_is_not():
 
 def test_heads_that_are_items_need_no_link():
     built = graph([("a", "genre", "comedy"), ("b", "genre", "a")], links=[], head_is_item=True)
-    assert built.triples.rows() == [(0, 0, 3, "train"), (1, 0, 4, "train")], "the tail is an entity that is called a"
+    assert built.triples.select(*TRIPLE_ROWS).rows() == [(0, 0, 3, "train"), (1, 0, 4, "train")], (
+        "the tail is an entity that is called a"
+    )
 
 
 def test_an_entity_of_several_items_stays_a_node_tied_to_each():
@@ -123,7 +131,7 @@ def test_the_facts_are_counts_for_people():
     assert facts["parts"] == {"train": 5, "validation": 0, "test": 0}
     assert facts["items_with_triples"] == 2
     assert facts["items_with_triples_share"] == pytest.approx(2 / 3)
-    assert facts["hubs"][0] == {"id": "comedy", "label": "Comedy", "degree": 3}
+    assert facts["hubs"][0] == {"id": "comedy", "label": "Comedy", "name": "Comedy", "degree": 3}
     assert facts["triples_per_relation"] == {"genre": 3, "by": 2}
 
 
@@ -147,7 +155,7 @@ SHARES = st.sampled_from([(0.0, 0.0), (0.3, 0.3), (0.1, 0.5), (0.5, 0.0), (0.0, 
 def test_no_pair_of_nodes_is_on_two_sides_whatever_its_direction_and_relation(triples, held_out, seed):
     built = graph(triples, held_out=held_out, seed=seed)
     sides = {}
-    for head, _, tail, part in built.triples.iter_rows():
+    for head, _, tail, part in built.triples.select(*TRIPLE_ROWS).iter_rows():
         sides.setdefault(frozenset((head, tail)), set()).add(part)
     assert all(len(parts) == 1 for parts in sides.values())
     assert sorted(named(built)) == sorted(set(triples)), "held out is not lost"

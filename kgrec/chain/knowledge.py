@@ -1,0 +1,119 @@
+"""The stage `graph`: from ingested triples to a graph over the items' vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from kgrec import columns as c
+from kgrec.artifacts import Artifact
+from kgrec.chain.context import Run
+from kgrec.chain.prepare import CATALOGUE, EVENTS, OF_THE_GRAPH, known_vocabulary
+from kgrec.data.knowledge import KnowledgeConfig
+from kgrec.data.vocabulary import Vocabulary
+from kgrec.graph.binning import bin_numbers
+from kgrec.graph.knowledge_graph import KnowledgeGraph, Known, Named, build_graph
+from kgrec.graph.merging import conflict_facts, merge_same, once, settle_conflicts
+from kgrec.graph.names import all_prefixes, long_name
+from kgrec.graph.parts import Ends, assign_triples
+from kgrec.graph.relations import describe_relations, merge_inverses
+from kgrec.seeds import numpy_generator
+from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS
+
+REPORT: Final = "relations.parquet"
+CONFLICTS: Final = "conflicts.parquet"
+
+
+def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
+    """Build the graph over the items' vocabulary; entities and relations that a promoted version knows keep rows."""
+    config = run.config.knowledge or KnowledgeConfig(validation=0.0, test=0.0)
+
+    def make(out: Path) -> dict[str, Any]:
+        built = _build(run, config, ingested, log, out)
+        built.entities.save(out / ENTITIES)
+        built.relations.save(out / RELATIONS)
+        built.triples.write_parquet(out / "triples.parquet")
+        built.nodes.write_parquet(out / "nodes.parquet")
+        built.relations_report.write_parquet(out / REPORT)
+        return built.facts
+
+    settings = {"knowledge": config.model_dump(mode="json", include=set(OF_THE_GRAPH)), "seed": run.config.seed,
+                "name": run.config.name, "links": _has_links(config)}  # fmt: skip
+    return run.stage("graph", {"ingest": ingested.digest, "split": log.digest}, settings, make)
+
+
+def _has_links(config: KnowledgeConfig) -> bool:
+    return config.links is not None
+
+
+def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact, out: Path) -> KnowledgeGraph:
+    items, events = Vocabulary.load(log.file(ITEMS)), _timed_items(log)
+    prefixes = all_prefixes(dict(ingested.facts.get("prefixes", {})) | config.prefixes)
+    triples, labels = (pl.read_parquet(ingested.file(f"{name}.parquet")) for name in ("triples", "labels"))
+    links = pl.read_parquet(ingested.file("links.parquet")) if _has_links(config) else None
+    numbers = pl.read_parquet(ingested.file("numbers.parquet"))
+    if numbers.height:
+        trained = _trained_ids(events, items, links)
+        binned, bin_labels = bin_numbers(numbers, trained)
+        parts = [pl.lit(c.TRAIN, c.PART_TYPE).alias(c.PART)] if c.PART in triples.columns else []
+        triples = pl.concat([triples, binned.with_columns(parts)])
+        triples = once(triples, [c.HEAD, c.RELATION, c.TAIL, c.HEAD_IS_ITEM])
+        labels = pl.concat([labels, bin_labels.select(labels.columns)]).unique(
+            c.ENTITY, keep="first", maintain_order=True
+        )
+    merging = config.merging
+    same_as = [long_name(name, prefixes) for name in merging.same_as]
+    triples, links, labels, gone = merge_same(triples, links, labels, [*same_as, *merging.same_as])
+    functional = [*merging.functional, *(long_name(name, prefixes) for name in merging.functional)]
+    triples, conflicts = settle_conflicts(triples, functional, merging.conflicts)
+    conflicts.write_parquet(out / CONFLICTS)
+
+    def refine(rows: pl.DataFrame, relations: Vocabulary) -> tuple[pl.DataFrame, dict[str, Any]]:
+        facts: dict[str, Any] = {"ids_merged_by_same_as": gone, **conflict_facts(conflicts)}
+        if merging.inverses == "merge":
+            report = describe_relations(rows, len(items), merging.agreement)
+            merged = merge_inverses(rows, report, merging.agreement)
+            facts["triples_merged_with_their_inverse"] = rows.height - merged.height
+            rows = merged
+        return rows, facts
+
+    return build_graph(
+        triples,
+        links,
+        Named(labels, pl.read_parquet(log.file(CATALOGUE)).select(c.ITEM, c.TITLE), prefixes),
+        Known(items, known_vocabulary(run, ENTITIES), known_vocabulary(run, RELATIONS)),
+        lambda rows: assign_triples(
+            rows, (config.validation, config.test), _ends(events), lambda: numpy_generator(run.config.seed, "triples")
+        ),
+        refine,
+        merging.agreement,
+    )
+
+
+def _timed_items(log: Artifact) -> pl.DataFrame | None:
+    if not log.has(EVENTS):
+        return None
+    return pl.read_parquet(log.file(EVENTS), columns=[c.ITEM_ROW, c.TIME, c.PART])
+
+
+def _ends(events: pl.DataFrame | None) -> Ends | None:
+    """The last instants of train and validation; None where the log has no time."""
+    if events is None or events[c.TIME].null_count() == events.height:
+        return None
+    last = {part: events.filter(pl.col(c.PART) == part)[c.TIME].max() for part in (c.TRAIN, c.VALIDATION)}
+    train = last[c.TRAIN]
+    return None if train is None else Ends(train, last[c.VALIDATION] or train)  # type: ignore[arg-type]
+
+
+def _trained_ids(events: pl.DataFrame | None, items: Vocabulary, links: pl.DataFrame | None) -> pl.Series | None:
+    """Ids of the items that train names, and of their entities; None without a log."""
+    if events is None:
+        return None
+    rows = events.filter(pl.col(c.PART) == c.TRAIN)[c.ITEM_ROW].unique().sort()
+    ids = items.entries.gather(rows).alias(c.ID)
+    if links is None:
+        return ids
+    linked = links.filter(pl.col(c.ITEM).is_in(ids.implode()))[c.ENTITY]
+    return pl.concat([ids, linked.alias(c.ID)])

@@ -1,0 +1,78 @@
+"""Which triples are train, validation and test: pairs held out whole, and nothing in train that was not known then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from kgrec.columns import HEAD_ROW, KNOWN_AT, PART, PART_TYPE, TAIL_ROW, TEST, TRAIN, VALIDATION
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The last instants of the log's train and validation parts (UTC)."""
+
+    train: datetime
+    validation: datetime
+
+
+def assign_triples(
+    rows: pl.DataFrame,
+    held_out: tuple[float, float],
+    ends: Ends | None,
+    generator: Callable[[], np.random.Generator],
+) -> pl.DataFrame:
+    """Return the triples with their part.
+
+    A part that the data names stands. Otherwise shares (validation, test) of the unordered pairs of nodes are held out
+    whole, whatever direction and relation, so that no inverse leaks. Then time: a triple known only after the end of
+    train is at the earliest validation, one known only after validation's end is test, whatever was said before.
+    """
+    if PART in rows.columns:
+        parted = rows.with_columns(pl.col(PART).cast(PART_TYPE).fill_null(TRAIN))
+    else:
+        parted = _hold_out(rows, held_out, generator())
+    if ends is not None and rows[KNOWN_AT].null_count() < rows.height:
+        known, part = pl.col(KNOWN_AT), pl.col(PART)
+        late = (
+            pl.when(known > ends.validation).then(pl.lit(TEST))
+            .when((known > ends.train) & (part == TRAIN)).then(pl.lit(VALIDATION))
+            .otherwise(part.cast(pl.String))
+        )  # fmt: skip
+        parted = parted.with_columns(late.cast(PART_TYPE).alias(PART))
+    return parted.cast({PART: PART_TYPE})
+
+
+def _hold_out(rows: pl.DataFrame, shares: tuple[float, float], generator: np.random.Generator) -> pl.DataFrame:
+    low = pl.min_horizontal(HEAD_ROW, TAIL_ROW).alias("low")
+    high = pl.max_horizontal(HEAD_ROW, TAIL_ROW).alias("high")
+    pairs = rows.select(low, high).unique(maintain_order=True)
+    draw = pl.Series("draw", generator.random(pairs.height))
+    validation, test = shares
+    part = (
+        pl.when(pl.col("draw") < test).then(pl.lit(TEST))
+        .when(pl.col("draw") < test + validation).then(pl.lit(VALIDATION))
+        .otherwise(pl.lit(TRAIN)).alias(PART)
+    )  # fmt: skip
+    decided = pairs.with_columns(draw).select("low", "high", part)
+    return (
+        rows.with_columns(low, high)
+        .join(decided, on=["low", "high"], how="left", maintain_order="left")
+        .drop("low", "high")
+    )
+
+
+def pairs_across_parts(triples: pl.DataFrame) -> int:
+    """Return how many triples of validation and test have their pair of nodes, either way round, in train, too.
+
+    Such a triple is often the inverse of one that training saw, and flatters link prediction.
+    """
+    pairs = triples.select(
+        pl.min_horizontal(HEAD_ROW, TAIL_ROW).alias("low"), pl.max_horizontal(HEAD_ROW, TAIL_ROW).alias("high"), PART
+    )
+    held = pairs.filter(pl.col(PART) != TRAIN)
+    return held.join(pairs.filter(pl.col(PART) == TRAIN), on=["low", "high"], how="semi").height

@@ -1,0 +1,111 @@
+"""What each relation of a graph is like: coverage, fan-out, inverse and symmetric relations, and merging those.
+
+Triples are rows: head_row, relation_row, tail_row; nodes below `num_items` are items.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import polars as pl
+
+from kgrec.columns import HEAD_ROW, RELATION_ROW, ROW_TYPE, TAIL_ROW
+from kgrec.graph.merging import once
+
+INVERSE_OF: Final = "inverse_of"
+SYMMETRIC: Final = "symmetric"
+KEY: Final = (HEAD_ROW, RELATION_ROW, TAIL_ROW)
+
+
+def describe_relations(triples: pl.DataFrame, num_items: int, agreement: float) -> pl.DataFrame:
+    """Return a row a relation, the largest first.
+
+    triples, heads, tails; fan_out (mean tails a head) and fan_out_max; fan_in, fan_in_max the other way; items: share
+    of the items (0-1) at either end; single_tail: share of the heads with one tail; symmetric: share of the triples
+    whose reverse has the same relation; inverse_of: the relation that is its inverse, null where none is.
+    """
+    per_head = triples.group_by(RELATION_ROW, HEAD_ROW).len("tails_of_head")
+    per_tail = triples.group_by(RELATION_ROW, TAIL_ROW).len("heads_of_tail")
+    ends = pl.concat([triples.select(RELATION_ROW, pl.col(end).alias("node")) for end in (HEAD_ROW, TAIL_ROW)])
+    covered = ends.filter(pl.col("node") < num_items).unique().group_by(RELATION_ROW).len("item_count")
+    counterparts = _counterparts(triples)
+    sizes = triples.group_by(RELATION_ROW).len("triples")
+    symmetric = counterparts.filter(pl.col(RELATION_ROW) == pl.col("other")).select(
+        RELATION_ROW, pl.col("len").alias("reversed")
+    )
+    return (
+        sizes.join(
+            per_head.group_by(RELATION_ROW).agg(
+                heads=pl.len(), fan_out=pl.col("tails_of_head").mean(), fan_out_max=pl.col("tails_of_head").max(),
+                single_tail=(pl.col("tails_of_head") == 1).mean(),
+            ), on=RELATION_ROW,
+        )
+        .join(
+            per_tail.group_by(RELATION_ROW).agg(
+                tails=pl.len(), fan_in=pl.col("heads_of_tail").mean(), fan_in_max=pl.col("heads_of_tail").max()
+            ), on=RELATION_ROW,
+        )
+        .join(covered, on=RELATION_ROW, how="left")
+        .join(symmetric, on=RELATION_ROW, how="left")
+        .join(_inverses(counterparts, sizes, agreement), on=RELATION_ROW, how="left")
+        .select(
+            RELATION_ROW, "triples", "heads", "tails", "fan_out", "fan_out_max", "fan_in", "fan_in_max",
+            (pl.col("item_count").fill_null(0) / max(num_items, 1)).alias("items"), "single_tail",
+            (pl.col("reversed").fill_null(0) / pl.col("triples")).alias(SYMMETRIC), INVERSE_OF,
+        )
+        .sort(["triples", RELATION_ROW], descending=[True, False])
+    )  # fmt: skip
+
+
+def _counterparts(triples: pl.DataFrame) -> pl.DataFrame:
+    """(relation, other, len): how many triples of a relation have their reverse in the other; loops do not count."""
+    plain = triples.filter(pl.col(HEAD_ROW) != pl.col(TAIL_ROW)).select(KEY)
+    turned = plain.select(
+        pl.col(TAIL_ROW).alias(HEAD_ROW), pl.col(RELATION_ROW).alias("other"), pl.col(HEAD_ROW).alias(TAIL_ROW)
+    )
+    return plain.join(turned, on=[HEAD_ROW, TAIL_ROW]).group_by(RELATION_ROW, "other").len()
+
+
+def _inverses(counterparts: pl.DataFrame, sizes: pl.DataFrame, agreement: float) -> pl.DataFrame:
+    size = sizes.select(pl.col(RELATION_ROW).alias("other"), pl.col("triples").alias("other_triples"))
+    pairs = counterparts.filter(pl.col(RELATION_ROW) != pl.col("other")).join(sizes, on=RELATION_ROW)
+    share = pl.col("len") / pl.max_horizontal("triples", "other_triples")
+    found = pairs.join(size, on="other").with_columns(share.alias("share")).filter(pl.col("share") >= agreement)
+    best = found.sort(["share", "other"], descending=[True, False]).unique(RELATION_ROW, keep="first")
+    return best.select(RELATION_ROW, pl.col("other").alias(INVERSE_OF))
+
+
+def merge_inverses(triples: pl.DataFrame, report: pl.DataFrame, agreement: float) -> pl.DataFrame:
+    """Return the triples with one direction of each fact.
+
+    Of two inverse relations the one with the smaller row stays, and the other's triples are turned around; of a
+    symmetric relation each pair is kept from the smaller node to the larger. Repeated triples stay once, the first.
+    """
+    into = {
+        row[RELATION_ROW]: row[INVERSE_OF]
+        for row in report.iter_rows(named=True)
+        if row[INVERSE_OF] is not None and row[INVERSE_OF] < row[RELATION_ROW]
+    }
+    both_ways = report.filter(pl.col(SYMMETRIC) >= agreement)[RELATION_ROW]
+    relation = pl.col(RELATION_ROW)
+    turn = relation.is_in(list(into)) | (relation.is_in(both_ways.implode()) & (pl.col(HEAD_ROW) > pl.col(TAIL_ROW)))
+    turned = triples.with_columns(
+        pl.when(turn).then(TAIL_ROW).otherwise(HEAD_ROW).alias(HEAD_ROW),
+        pl.when(turn).then(HEAD_ROW).otherwise(TAIL_ROW).alias(TAIL_ROW),
+        relation.replace(into).cast(ROW_TYPE) if into else relation,
+    )
+    return once(turned, KEY)
+
+
+def coverage(triples: pl.DataFrame, num_items: int) -> dict[str, Any]:
+    """Return counts for people about how far the graph reaches: items without any triple, fan-out of the items.
+
+    fan_out_of_items: mean, median and maximum number of triples an item has.
+    """
+    ends = pl.concat([triples[HEAD_ROW], triples[TAIL_ROW]]).alias("node").to_frame().filter(pl.col("node") < num_items)
+    per_item = ends.group_by("node").len("degree")["degree"]
+    filled = pl.concat([per_item.cast(pl.Int64), pl.zeros(num_items - per_item.len(), pl.Int64, eager=True)])
+    if not num_items:
+        return {"items_without_triples": 0}
+    spread = {"mean": float(filled.mean() or 0), "median": float(filled.median() or 0), "max": int(filled.max() or 0)}  # type: ignore[arg-type]
+    return {"items_without_triples": num_items - per_item.len(), "fan_out_of_items": spread}
