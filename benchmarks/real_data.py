@@ -1,9 +1,10 @@
 """Run the whole chain on real datasets and print one JSON line for each: figures, baselines, seconds, memory.
 
-    python benchmarks/real_data.py --data DIR [--only lastfm,kuairand,taobao,ml-100k] [--set KEY=VALUE]...
+    python benchmarks/real_data.py --data DIR [--only lastfm,fb15k237,...] [--set KEY=VALUE]...
 
-DIR holds the folders lastfm_lightkg, kuairand_pure_sub and taobao_mbcgcn as their cards describe them; ml-100k is the
-demo and needs none of them. Every choice (epoch, weights, baseline settings) is made on validation; test is read once.
+DIR holds the folders lastfm_lightkg, kuairand_pure_sub, taobao_mbcgcn, kg_umls and kg_fb15k237 as their cards say;
+ml-100k is the demo and needs none of them. Every choice (epoch, weights, baseline settings) is made on validation; test
+is read once.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ name = "umls"
 tasks = ["kg"]
 [knowledge]
 triples = ["{data}/kg_umls/triples.parquet"]
+[split]
+kind = "column"
+""",
+    "fb15k237": """
+name = "fb15k237"
+tasks = ["kg"]
+[knowledge]
+triples = ["{data}/kg_fb15k237/triples.parquet"]
 [split]
 kind = "column"
 """,

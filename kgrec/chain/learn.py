@@ -20,11 +20,12 @@ from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import network_shape, training_data
 from kgrec.chain.tuning import read_tuned
-from kgrec.config import TaskName
+from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
+from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.tasks import make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
@@ -43,8 +44,8 @@ def learn(
     run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None
 ) -> Artifact:
     """Train the network and keep its best epoch on validation: weights, served vectors and the history."""
-    config = run.config
     tasks = chosen_tasks(run, ingested)
+    config, chosen = suited(run.config, tasks, graph)
     inputs = {"split": log.digest, "graph": graph.digest} | ({"features": features.digest} if features else {})
     inputs |= {"baselines": tuned.digest} if tuned else {}
     settings = {
@@ -85,12 +86,24 @@ def learn(
             "tasks": [task.value for task in tasks],
             "blocks": blocks,
             "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
+            "graph_alone": chosen,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
 
     artifact = run.stage("train", inputs, settings, make)
     checkpoint.unlink(missing_ok=True)
     return artifact
+
+
+def suited(
+    config: RunConfig, tasks: tuple[TaskName, ...], graph: Artifact
+) -> tuple[RunConfig, dict[str, dict[str, Any]]]:
+    """Return the config with what suits a graph alone in its unset keys, and those defaults; nothing for a log."""
+    if tasks != (TaskName.KG,):
+        return config, {}
+    defaults = graph_alone_defaults(int(graph.facts["entities"]), int(graph.facts["triples"]))
+    update = {name: filled(getattr(config, name), values) for name, values in defaults.items()}
+    return config.model_copy(update=update), defaults
 
 
 def _reporter(run: Run) -> Callable[[Progress], None]:

@@ -1,6 +1,6 @@
 """The shared tables of vectors that every task reads and trains.
 
-Shapes: U users, E entities (the first I of them are the items), R relations, D dimensions.
+Shapes: U users, E entities (the first I of them are the items), R relations, D dimensions, W dimensions of a relation.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ class NetworkShape(BaseModel):
 
 
 class SharedTables(nn.Module):
-    """users_UD, entities_ED and relations_RD (twice as many rows as relations: row r + R is the inverse of r)."""
+    """users_UD, entities_ED and relations_RW (twice as many rows as relations: row r + R is the inverse of r)."""
 
-    def __init__(self, shape: NetworkShape, dimensions: int, spread: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, shape: NetworkShape, dimensions: int, width: int, spread: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.users_UD = nn.Parameter(_normal(shape.num_users, dimensions, spread, generator))
         self.entities_ED = nn.Parameter(_normal(shape.num_entities, dimensions, spread, generator))
-        self.relations_RD = nn.Parameter(_normal(2 * shape.num_relations, dimensions, spread, generator))
+        self.relations_RW = nn.Parameter(_normal(2 * shape.num_relations, width, spread, generator))
 
 
 def _normal(rows: int, dimensions: int, spread: float, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,6 @@
 """Losses: pure functions of tensors, each a mean or weighted mean over its rows, smaller is better, never below 0.
 
-Shapes: P positives, V distinct users of a batch, I items, M sampled negatives, B rows, Q link queries, E entities,
-D dimensions.
+Shapes: P positives, V distinct users of a batch, I items, M sampled negatives, B rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -121,24 +120,6 @@ def entire_space_loss(click_logit_B: Tensor, conversion_logit_B: Tensor, convers
     log_both_B = functional.logsigmoid(click_logit_B) + functional.logsigmoid(conversion_logit_B)
     log_not_both_B = torch.log(-torch.expm1(log_both_B.clamp(max=-1e-6)))
     return -(conversion_B * log_both_B + (1 - conversion_B) * log_not_both_B).mean()
-
-
-def link_softmax_loss(scores_QE: Tensor, target_Q: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the true tail against every entity (1-vs-all); 0 for no queries.
-
-    Reference: Lacroix et al., ICML 2018.
-    """
-    if len(target_Q) == 0:
-        return scores_QE.sum()
-    return functional.cross_entropy(scores_QE, target_Q)
-
-
-def sampled_link_loss(positive_Q: Tensor, negatives_QM: Tensor, target_Q: Tensor, negative_M: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the true tail against M shared negatives, itself left out."""
-    if len(target_Q) == 0:
-        return positive_Q.sum() + negatives_QM.sum()
-    negatives_QM = negatives_QM.masked_fill(target_Q[:, None] == negative_M[None, :], -math.inf)
-    return functional.softplus(negatives_QM.logsumexp(dim=1) - positive_Q).mean()
 
 
 def _weighted_mean(value_P: Tensor, weight_P: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class NetworkConfig(BaseModel):
         default=0.1, ge=0, lt=1, description="share of user and item rows blanked in a training step, [0, 1)"
     )
     spread: float = Field(default=0.1, gt=0, description="standard deviation of the tables' first values, > 0")
-    scorer: ScorerName = Field(default=ScorerName.COMPLEX, description="how a triple is scored: complex or distmult")
+    scorer: ScorerName = Field(default=ScorerName.COMPLEX, description="how a triple is scored")
     towers: TowerConfig = Field(default=TowerConfig(), description="the click and conversion towers")
 
 
@@ -75,7 +75,8 @@ class Network(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "network"))
             generator = torch.Generator().manual_seed(derive_seed(seed, "tables"))
-            self.tables = SharedTables(shape, config.dimensions, config.spread, generator)
+            width = self.scorer.width(config.dimensions)
+            self.tables = SharedTables(shape, config.dimensions, width, config.spread, generator)
             self.towers = Towers(shape, config.dimensions, config.towers) if shape.heads else None
         sizes = (shape.num_users, shape.num_items, shape.num_entities)
         self.adjacency = build_adjacency(
@@ -125,8 +126,8 @@ class Network(nn.Module):
     def score_tails(self, head_B: Tensor, relation_B: Tensor) -> Tensor:
         """Return scores_BE of every entity as the tail of (head, relation, ?)."""
         entities_ED = self.tables.entities_ED
-        relation_BD = self.tables.relations_RD.index_select(0, relation_B)
-        return self.scorer.tails(entities_ED.index_select(0, head_B), relation_BD, entities_ED)
+        relation_BW = self.tables.relations_RW.index_select(0, relation_B)
+        return self.scorer.tails(entities_ED.index_select(0, head_B), relation_BW, entities_ED)
 
     def score_heads(self, relation_B: Tensor, tail_B: Tensor) -> Tensor:
         """Return scores_BE of every entity as the head of (?, relation, tail), by the inverse relation as trained."""

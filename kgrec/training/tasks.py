@@ -10,25 +10,22 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kgrec.errors import InputError, Problem
 from kgrec.model.embeddings import Head, NetworkShape
-from kgrec.model.kg_scorers import n3_penalty, with_inverses
 from kgrec.model.losses import (
     click_loss,
     entire_space_loss,
     full_softmax_loss,
-    link_softmax_loss,
-    sampled_link_loss,
     sampled_softmax_loss,
 )
 from kgrec.model.network import Encoded, Network, NetworkConfig, rows_or_zero
 from kgrec.model.propagation import GraphEdges
+from kgrec.training.link_task import LinkConfig, LinkTask
 
 RETRIEVAL: Final = "retrieval"
-LINK: Final = "link"
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class TrainingData:
     trainable_I: Tensor | None = None
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(LinkConfig):
     """How each task's loss is formed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,11 +93,6 @@ class TaskConfig(BaseModel):
         description="retrieval: up to this many items the softmax is over all, beyond it is sampled",
     )
     sampled_items: int = Field(default=4096, ge=1, description="retrieval: negatives a step where sampled, items >= 1")
-    full_softmax_entities: int = Field(
-        default=2_000, ge=0, description="link: up to this many entities a triple is scored against all, beyond sampled"
-    )
-    sampled_entities: int = Field(default=128, ge=1, description="link: negatives a step where sampled, entities >= 1")
-    n3: float = Field(default=0.01, ge=0, description="link: weight of the cubed-magnitude penalty, >= 0")
 
 
 class Task(Protocol):
@@ -186,45 +178,6 @@ class TowerTask:
             else:
                 losses["conversion"] = click_loss(logits["conversion"], label_B)
         return losses
-
-
-class LinkTask:
-    """Triples in both directions: the tail (by the inverse relation: the head) against all or sampled entities.
-
-    An epoch sees every triple once, in a direction drawn anew, so that two epochs cost what one of both would.
-    """
-
-    name = LINK
-
-    def __init__(self, triples_T3: Tensor, shape: NetworkShape, config: TaskConfig) -> None:
-        self.queries_T3 = with_inverses(triples_T3, shape.num_relations)
-        self.num_entities, self.config, self.rows = shape.num_entities, config, len(triples_T3)
-        self.sampled = shape.num_entities > config.full_softmax_entities
-
-    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
-        """Yield (rows of queries: t or t + T for triple t, sampled entities or nothing)."""
-        size = (self.config.sampled_entities if self.sampled else 0,)
-        inverse_T = torch.randint(2, (self.rows,), generator=generator)
-        for row_B in _shuffled(self.rows, count, generator):
-            drawn_M = torch.randint(max(self.num_entities, 1), size, generator=generator)
-            yield row_B + inverse_T[row_B] * self.rows, drawn_M
-
-    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return {"link": softmax loss + n3 * penalty}."""
-        row_B, drawn_M = batch
-        head_B, relation_B, tail_B = self.queries_T3[row_B].T
-        scorer, entities_ED = network.scorer, network.tables.entities_ED
-        sizes, rows = [len(head_B), len(tail_B), len(drawn_M)], torch.cat([head_B, tail_B, drawn_M])
-        head_BD, tail_BD, drawn_MD = torch.split(entities_ED.index_select(0, rows), sizes)  # one gather, one scatter
-        relation_BD = network.tables.relations_RD.index_select(0, relation_B)
-        if self.sampled:
-            negative_BM = scorer.tails(head_BD, relation_BD, drawn_MD)
-            loss = sampled_link_loss(scorer.triples(head_BD, relation_BD, tail_BD), negative_BM, tail_B, drawn_M)
-        else:
-            loss = link_softmax_loss(scorer.tails(head_BD, relation_BD, entities_ED), tail_B)
-        if self.config.n3:
-            loss = loss + self.config.n3 * n3_penalty(scorer, head_BD, relation_BD, tail_BD)
-        return {LINK: loss}
 
 
 def make_network(shape: NetworkShape, config: NetworkConfig, data: TrainingData, seed: int) -> Network:

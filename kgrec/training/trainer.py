@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,8 +25,9 @@ from kgrec.training.checkpoint import (
     optimiser_tensors,
     save_checkpoint,
 )
+from kgrec.training.link_task import LINK
 from kgrec.training.stopping import Stopping
-from kgrec.training.tasks import LINK, Task
+from kgrec.training.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +42,11 @@ class TrainingConfig(BaseModel):
     epoch_steps: int = Field(
         default=40, ge=1, description="steps of an epoch at most, >= 1; of a larger log an epoch sees a random part"
     )
-    learning_rate: float = Field(default=0.02, gt=0, description="Adam's step size of the shared tables, > 0")
-    tower_learning_rate: float = Field(default=0.003, gt=0, description="Adam's step size of the towers, > 0")
+    optimiser: Literal["adamw", "adagrad"] = Field(
+        default="adamw", description="what makes steps of gradients; a graph alone takes adagrad unless set"
+    )
+    learning_rate: float = Field(default=0.02, gt=0, description="step size of the shared tables, > 0")
+    tower_learning_rate: float = Field(default=0.003, gt=0, description="step size of the towers, > 0")
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled decay of the towers' weights, a step, >= 0")
     table_decay: float = Field(default=0.0, ge=0, description="decoupled decay of the shared vectors, a step, >= 0")
     kg_weight: float = Field(default=0.1, ge=0, description="lambda, the weight of the knowledge loss, >= 0")
@@ -224,6 +229,8 @@ def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimize
     if network.towers is not None:
         groups.append({"params": list(network.towers.parameters()), "weight_decay": config.weight_decay,
                        "lr": config.tower_learning_rate})  # fmt: skip
+    if config.optimiser == "adagrad":
+        return torch.optim.Adagrad(groups, lr=config.learning_rate, fused=True)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 

@@ -9,8 +9,6 @@ from kgrec.model.losses import (
     click_loss,
     entire_space_loss,
     full_softmax_loss,
-    link_softmax_loss,
-    sampled_link_loss,
     sampled_softmax_loss,
 )
 
@@ -104,17 +102,7 @@ def test_click_loss_is_the_log_loss() -> None:
     assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-5)
 
 
-def test_link_losses_agree_when_the_sample_is_every_entity_once() -> None:
-    scores_QE = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
-    target_Q = torch.tensor([0, 5, 2, 2])
-    sampled = sampled_link_loss(scores_QE[torch.arange(4), target_Q], scores_QE, target_Q, torch.arange(6))
-    assert sampled.item() == pytest.approx(link_softmax_loss(scores_QE, target_Q).item(), rel=1e-5)
-
-
 def test_no_rows_give_zero() -> None:
     none = torch.zeros(0)
-    rows = torch.zeros(0, dtype=torch.int64)
     assert click_loss(none, none).item() == 0
     assert entire_space_loss(none, none, none).item() == 0
-    assert link_softmax_loss(torch.zeros(0, 3), rows).item() == 0
-    assert sampled_link_loss(none, torch.zeros(0, 2), rows, torch.tensor([0, 1])).item() == 0

@@ -3,6 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from kgrec.model.embeddings import NetworkShape, drop_rows
+from kgrec.model.kg_scorers import SCORERS
 from kgrec.model.network import Encoded, Network, NetworkConfig, fold_in
 from kgrec.model.propagation import GraphEdges
 from kgrec.model.towers import TowerConfig
@@ -83,15 +84,15 @@ def test_the_same_seed_gives_the_same_start_and_leaves_the_global_generator_alon
     assert not torch.equal(left["tables.users_UD"], other["tables.users_UD"])
 
 
-@pytest.mark.parametrize("scorer", ["complex", "distmult"])
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
 def test_link_scores_are_those_of_single_triples(scorer: str) -> None:
     model = network(scorer=scorer)
-    entities_ED, relations_RD = model.tables.entities_ED, model.tables.relations_RD
+    entities_ED, relations_RW = model.tables.entities_ED, model.tables.relations_RW
     tails_BE = model.score_tails(torch.tensor([3]), torch.tensor([1]))
     heads_BE = model.score_heads(torch.tensor([1]), torch.tensor([3]))
     for entity in range(E):
-        forward = model.scorer.triples(entities_ED[3], relations_RD[1], entities_ED[entity])
-        backward = model.scorer.triples(entities_ED[3], relations_RD[1 + R], entities_ED[entity])
+        forward = model.scorer.triples(entities_ED[3], relations_RW[1], entities_ED[entity])
+        backward = model.scorer.triples(entities_ED[3], relations_RW[1 + R], entities_ED[entity])
         assert tails_BE[0, entity].item() == pytest.approx(forward.item(), abs=1e-6)
         assert heads_BE[0, entity].item() == pytest.approx(backward.item(), abs=1e-6)
 

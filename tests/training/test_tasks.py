@@ -28,7 +28,8 @@ def test_batches_hold_every_row_once(count: int, seed: int) -> None:
         batches = [batch[0] for batch in task.batches(torch.Generator().manual_seed(seed), count)]
         assert len(batches) == count
         assert sorted((torch.cat(batches) % task.rows).tolist()) == list(range(task.rows))
-        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+        if task.name != "link":  # its batches hold whole queries, of any number of answers
+            assert max(map(len, batches)) - min(map(len, batches)) <= 1
 
 
 def test_tasks_are_what_the_data_allows_the_main_one_first() -> None:

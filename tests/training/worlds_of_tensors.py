@@ -69,3 +69,11 @@ def cosine_objective(network: Network, genre_I: torch.Tensor) -> dict[str, float
 
 
 SMALL = NetworkConfig(dimensions=8, id_dropout=0.2)
+
+
+def line(entities: int, steps: int = 4) -> tuple[NetworkShape, torch.Tensor, torch.Tensor]:
+    """Relation r leads r + 1 places along a line. One triple of each relation is held out and returned."""
+    triples = [(k, r, k + r + 1) for r in range(steps) for k in range(entities - r - 1)]
+    held = [triple for triple in triples if triple[0] == 4 + 2 * triple[1]]
+    shape = NetworkShape(num_users=0, num_items=0, num_entities=entities, num_relations=steps)
+    return shape, torch.tensor([triple for triple in triples if triple not in held]), torch.tensor(held)
