@@ -20,3 +20,11 @@ CONTEXT = FeatureView(
     description="What people do in this context (one view per context column)",
     owner=OWNER,
 )
+ITEM_NEIGHBOURS = FeatureView(
+    name="item_neighbours",
+    keys=("graph:*",),
+    features=(Count(), Rate(Of.CLICK), Rate(Of.CONVERSION_GIVEN_CLICK)),
+    lookback=None,
+    description="How items that share an entity of the graph with this one are received; known of a new item, too",
+    owner=OWNER,
+)

@@ -2,7 +2,17 @@
 
 from datetime import timedelta
 
-from kgrec.features.view import Count, FeatureView, Of, Rate, Recency
+from kgrec.features.view import (
+    EVENTS,
+    Count,
+    DecayedCount,
+    DistinctCount,
+    FeatureView,
+    LastValues,
+    Of,
+    Rate,
+    Recency,
+)
 
 OWNER = "recommendation"
 
@@ -29,4 +39,22 @@ USER_CONTEXT = FeatureView(
     lookback=None,
     description="What this person does in this context (tab, device, ...)",
     owner=OWNER,
+)
+USER_RECENTLY = FeatureView(
+    name="user_recently",
+    keys=("user_row",),
+    features=(DecayedCount(timedelta(hours=1)), DecayedCount(timedelta(hours=1), Of.CLICK), DistinctCount("item_row")),
+    lookback=None,
+    description="How busy this person is just now, and how many items they ever met",
+    owner=OWNER,
+)
+USER_DID = FeatureView(
+    name="user_did",
+    keys=("user_row",),
+    features=(Count(Of.CONVERSION), LastValues("item_row", 10, Of.CLICK)),
+    lookback=None,
+    description="Conversions and last clicked items, wherever they came from; forgotten after 90 days without any",
+    owner=OWNER,
+    ttl=timedelta(days=90),
+    source=EVENTS,
 )

@@ -19,6 +19,7 @@ from kgrec.data.split import SplitConfig
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.evaluation.baselines import BaselinesConfig
 from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
 from kgrec.serving.gate import GateConfig
@@ -52,6 +53,7 @@ class RunConfig(BaseModel):
     items: ItemsConfig | None = None
     knowledge: KnowledgeConfig | None = None
     split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
     model: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     losses: TaskConfig = TaskConfig()

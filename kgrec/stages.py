@@ -16,7 +16,7 @@ from kgrec.chain import judge, knowledge, learn, prepare, tuning
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
 from kgrec.chain.release import Made, Released, read_figures, release
 from kgrec.config import load_config
-from kgrec.features.view import FeatureView
+from kgrec.features.declarations import Declaration
 from kgrec.workspace import Workspace
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def run(
     workspace: str | Path = "workspace",
     *,
     overrides: Sequence[str] = (),
-    views: Sequence[FeatureView] = (),
+    views: Sequence[Declaration] = (),
     progress: Callable[[StageProgress], None] = no_progress,
 ) -> RunResult:
     """Run the whole chain on a config file, without Prefect, and return its result.

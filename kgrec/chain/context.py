@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kgrec.artifacts import Artifact
 from kgrec.config import LoadedConfig, RunConfig
-from kgrec.features.view import FeatureView
+from kgrec.features.declarations import Declaration
 from kgrec.training.trainer import reproducible
 from kgrec.workspace import Workspace
 
@@ -50,7 +50,7 @@ class Run:
 
     loaded: LoadedConfig
     workspace: Workspace
-    views: Sequence[FeatureView] = ()
+    views: Sequence[Declaration] = ()
     progress: Callable[[StageProgress], None] = no_progress
     reports: dict[str, StageReport] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ Axes: N labelled rows, F numeric and C categorical columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,33 +15,72 @@ from safetensors.numpy import save_file
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
-from kgrec.features.encoding import FeatureEncoder
-from kgrec.features.point_in_time import build_features
-from kgrec.features.view import FeatureView
+from kgrec.features.declarations import Declaration, split_declarations
+from kgrec.features.encoding import FeatureEncoder, FeaturesConfig
+from kgrec.features.over_graph import item_entities
+from kgrec.features.point_in_time import FeatureTables, build_features
+from kgrec.features.view import EVENTS as EVENT_SOURCE
 
 LABELLED: Final = "labelled.parquet"
+EVENTS: Final = "events.parquet"
 USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
 FEATURES: Final = "features.safetensors"
 ENCODER: Final = "encoder.json"
 LATEST: Final = "latest"
 
 
+@dataclass(frozen=True)
+class Material:
+    """What features are made of, as the stages before left it; `links` says whether the config names links."""
+
+    log: Artifact
+    ingested: Artifact
+    links: bool
+
+    def labelled(self) -> pl.DataFrame:
+        """Return the labelled rows in their order."""
+        return pl.read_parquet(self.log.file(LABELLED))
+
+    def side(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the side features of users and of items."""
+        return pl.read_parquet(self.log.file(USER_FEATURES)), pl.read_parquet(self.log.file(ITEM_FEATURES))
+
+    def entities(self) -> pl.DataFrame:
+        """Return what each item is tied to in the graph."""
+        links = pl.read_parquet(self.ingested.file("links.parquet")) if self.links else None
+        items = pl.read_parquet(self.log.file("catalogue.parquet"))
+        return item_entities(pl.read_parquet(self.ingested.file("triples.parquet")), links, items)
+
+    def tables(self, views: Sequence[Declaration], context: Sequence[str]) -> FeatureTables:
+        """Compute the declared features; the events and the graph are read only where a view asks for them."""
+        declared = split_declarations(views)[0]
+        events = any(view.source == EVENT_SOURCE for view in declared)
+        return build_features(
+            views, self.labelled(), *self.side(), context=context,
+            events=pl.read_parquet(self.log.file(EVENTS)) if events else None,
+            entities=self.entities() if any(view.graph_key for view in declared) else None,
+        )  # fmt: skip
+
+
 def write_encoded_features(
-    out: Path, log: Artifact, views: Sequence[FeatureView], context: Sequence[str]
+    out: Path,
+    material: Material,
+    views: Sequence[Declaration],
+    context: Sequence[str],
+    config: FeaturesConfig,
 ) -> dict[str, Any]:
     """Write the encoded features of every labelled row, the encoder, and the latest values per key; return facts."""
-    labelled = pl.read_parquet(log.file(LABELLED))
+    labelled = material.labelled()
     present = [name for name in context if name in labelled.columns]
-    side_users, side_items = (pl.read_parquet(log.file(name)) for name in (USER_FEATURES, ITEM_FEATURES))
-    tables = build_features(views, labelled, side_users, side_items, context=present)
+    tables = material.tables(views, present)
     train = tables.rows.filter(labelled[c.PART] == c.TRAIN)
-    encoder = FeatureEncoder.fit(train, context=present, counts=tables.counts)
+    encoder = FeatureEncoder.fit(train, context=present, counts=tables.counts, config=config)
     numeric_NF, categorical_NC = encoder.encode(tables.rows)
     save_file({"numeric_NF": numeric_NF, "categorical_NC": categorical_NC}, out / FEATURES)
     write_atomically(out / ENCODER, canonical_json(encoder.to_dict() | {"context": present}).encode())
     tables.latest.save(out / LATEST)
-    for name in (USER_FEATURES, ITEM_FEATURES):
-        pl.read_parquet(log.file(name)).write_parquet(out / name)
+    for name, side in zip((USER_FEATURES, ITEM_FEATURES), material.side(), strict=True):
+        side.write_parquet(out / name)
     return {
         "num_numeric": numeric_NF.shape[1],
         "cardinalities": list(encoder.cardinalities),

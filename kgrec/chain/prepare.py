@@ -12,7 +12,7 @@ import polars as pl
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
-from kgrec.chain.encoded import ITEM_FEATURES, LABELLED, USER_FEATURES, write_encoded_features
+from kgrec.chain.encoded import ITEM_FEATURES, LABELLED, USER_FEATURES, Material, write_encoded_features
 from kgrec.config import TaskName
 from kgrec.data.exposures import judge_within_parts
 from kgrec.data.ingest import ingest as ingest_tables
@@ -21,6 +21,7 @@ from kgrec.data.split import SplitKind, assign_exposures, assign_parts
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
 from kgrec.evaluation.ranking import Target
+from kgrec.features.declarations import check_declarations
 from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.versions import read_registry
 
@@ -119,12 +120,16 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
     """Compute each labelled row's features as known before it, and the latest values for serving."""
     context = list(run.config.interactions.context) if run.config.interactions is not None else []
     declared = [repr(view) for view in run.views]
-    settings = {"views": declared, "context": context}
+    knowledge = run.config.knowledge
+    material = Material(log, ingested, links=knowledge is not None and bool(knowledge.links))
+    settings: dict[str, Any] = {"views": declared, "context": context, "links": material.links}
+    settings["config"] = run.config.features.model_dump(mode="json")
+    check_declarations(run.views, context)
     return run.stage(
         "features",
         {"split": log.digest, "ingest": ingested.digest},
         settings,
-        lambda out: write_encoded_features(out, log, run.views, context),
+        lambda out: write_encoded_features(out, material, run.views, context, run.config.features),
     )
 
 

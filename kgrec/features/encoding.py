@@ -2,11 +2,12 @@
 
 A column is categorical when it is text, boolean, declared context of a discrete type, or whole numbers with few
 distinct train values; every other number is numeric. Categories are counted from 1 by falling frequency in
-train; 0 is unknown.
+train; 0 is unknown. A sequence is pooled: the share of each of its frequent values becomes a number.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,12 +15,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
 from kgrec.errors import ArtifactError
 
 MAX_CATEGORIES = 1000
 FEW_INTEGERS = 50
 MISSING = ":missing"
+
+
+class FeaturesConfig(BaseModel):
+    """[features]: how columns become numbers for the towers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    categories: int = Field(
+        MAX_CATEGORIES,
+        ge=1,
+        description="How many values of a categorical column, the most frequent in train, get a code.",
+    )
+    hash_buckets: int = Field(
+        0, ge=0, description="Codes that all other values of such a column share by their hash; 0: they are unknown."
+    )
+    sequence_values: int = Field(
+        32, ge=1, description="How many values of a sequence, the most frequent in train, become a share each."
+    )
 
 
 @dataclass(frozen=True)
@@ -38,15 +58,29 @@ class NumericColumn:
 
 @dataclass(frozen=True)
 class CategoricalColumn:
-    """`values[i]` (as text) is category i + 1; anything else, null too, is 0."""
+    """`values[i]` (as text) is category i + 1; null is 0, and so is any other value unless hashed into `buckets`."""
+
+    name: str
+    values: tuple[str, ...]
+    buckets: int = 0
+
+    @property
+    def cardinality(self) -> int:
+        """How many codes there are, the unknown included."""
+        return len(self.values) + 1 + self.buckets
+
+
+@dataclass(frozen=True)
+class SequenceColumn:
+    """A list of text pooled into shares: `name=value` is how much of the list is this value; 0 for an empty list."""
 
     name: str
     values: tuple[str, ...]
 
     @property
-    def cardinality(self) -> int:
-        """How many codes there are, the unknown included."""
-        return len(self.values) + 1
+    def pooled_names(self) -> list[str]:
+        """The names of the shares."""
+        return [f"{self.name}={value}" for value in self.values]
 
 
 @dataclass(frozen=True)
@@ -56,32 +90,38 @@ class FeatureEncoder:
     numeric: tuple[NumericColumn, ...]
     categorical: tuple[CategoricalColumn, ...]
     ignored: tuple[str, ...] = ()
+    sequences: tuple[SequenceColumn, ...] = ()
 
     @classmethod
-    def fit(cls, train: pl.DataFrame, *, context: Collection[str] = (), counts: Collection[str] = ()) -> FeatureEncoder:
+    def fit(
+        cls, train: pl.DataFrame, *, context: Collection[str] = (), counts: Collection[str] = (),
+        config: FeaturesConfig | None = None,
+    ) -> FeatureEncoder:  # fmt: skip
         """Return the encoder of these train rows (hand in no other rows).
 
         context: declared request-time columns. counts: columns to be read through log1p besides whole numbers that are
-        never negative. Columns of other types (times, lists) and numbers that never vary are ignored.
+        never negative. Columns of other types (times) and numbers that never vary are ignored.
         """
-        numeric, categorical, ignored = [], [], []
+        config = config or FeaturesConfig()
+        numeric, categorical, ignored, sequences = [], [], [], []
         for column in train:
             if _is_category(column, context):
-                categorical.append(_fit_categories(column))
+                categorical.append(_fit_categories(column, config))
+            elif column.dtype == pl.List(pl.String):
+                frequent = _by_frequency(column.explode()).head(config.sequence_values)
+                sequences.append(SequenceColumn(column.name, tuple(frequent)))
             elif column.dtype.is_numeric() and (fitted := _fit_number(column, counts)) is not None:
                 numeric.append(fitted)
             else:
                 ignored.append(column.name)
-        return cls(tuple(numeric), tuple(categorical), tuple(ignored))
+        return cls(tuple(numeric), tuple(categorical), tuple(ignored), tuple(sequences))
 
     @property
     def numeric_names(self) -> tuple[str, ...]:
-        """The names of the numeric columns of `encode`, missing indicators included."""
-        return tuple(
-            name
-            for column in self.numeric
-            for name in ([column.name, column.name + MISSING] if column.indicator else [column.name])
-        )
+        """The names of the numeric columns of `encode`, missing indicators and pooled shares included."""
+        plain = [[column.name, column.name + MISSING][: 1 + column.indicator] for column in self.numeric]
+        pooled = [column.pooled_names for column in self.sequences]
+        return tuple(name for names in (*plain, *pooled) for name in names)
 
     @property
     def categorical_names(self) -> tuple[str, ...]:
@@ -102,6 +142,8 @@ class FeatureEncoder:
             values_FN.append(scaled.to_numpy().astype(np.float32))
             if number.indicator:
                 values_FN.append(column.is_null().to_numpy().astype(np.float32))
+        for sequence in self.sequences:
+            values_FN += _shares(_column(frame, sequence.name), sequence)
         codes_CN = [_codes(_column(frame, category.name), category) for category in self.categorical]
         numeric_NF = np.stack(values_FN, axis=1) if values_FN else np.zeros((frame.height, 0), np.float32)
         categorical_NC = np.stack(codes_CN, axis=1) if codes_CN else np.zeros((frame.height, 0), np.int64)
@@ -111,8 +153,9 @@ class FeatureEncoder:
         """Return a JSON-able description from which `from_dict` makes an equal encoder."""
         return {
             "numeric": [asdict(column) for column in self.numeric],
-            "categorical": [{"name": column.name, "values": list(column.values)} for column in self.categorical],
+            "categorical": [asdict(column) for column in self.categorical],
             "ignored": list(self.ignored),
+            "sequences": [asdict(column) for column in self.sequences],
         }
 
     @classmethod
@@ -121,8 +164,11 @@ class FeatureEncoder:
         try:
             return cls(
                 tuple(NumericColumn(**column) for column in raw["numeric"]),
-                tuple(CategoricalColumn(column["name"], tuple(column["values"])) for column in raw["categorical"]),
+                tuple(
+                    CategoricalColumn(**{**column, "values": tuple(column["values"])}) for column in raw["categorical"]
+                ),
                 tuple(raw["ignored"]),
+                tuple(SequenceColumn(column["name"], tuple(column["values"])) for column in raw["sequences"]),
             )
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"no feature encoder: {error}") from None
@@ -136,10 +182,16 @@ def _is_category(column: pl.Series, context: Collection[str]) -> bool:
     return column.name in context or column.drop_nulls().n_unique() <= FEW_INTEGERS
 
 
-def _fit_categories(column: pl.Series) -> CategoricalColumn:
-    counted = column.cast(pl.String).alias("value").drop_nulls().value_counts(name="count")
-    kept = counted.sort(["count", "value"], descending=[True, False]).head(MAX_CATEGORIES)
-    return CategoricalColumn(column.name, tuple(kept["value"]))
+def _fit_categories(column: pl.Series, config: FeaturesConfig) -> CategoricalColumn:
+    values = _by_frequency(column.cast(pl.String))
+    kept = tuple(values.head(config.categories))
+    return CategoricalColumn(column.name, kept, config.hash_buckets if len(values) > len(kept) else 0)
+
+
+def _by_frequency(values: pl.Series) -> pl.Series:
+    """Return the distinct values, the most frequent first; ties by name."""
+    counted = values.alias("value").drop_nulls().value_counts(name="count")
+    return counted.sort(["count", "value"], descending=[True, False])["value"]
 
 
 def _fit_number(column: pl.Series, counts: Collection[str]) -> NumericColumn | None:
@@ -169,8 +221,21 @@ def _column(frame: pl.DataFrame, name: str) -> pl.Series:
 
 def _codes(column: pl.Series, category: CategoricalColumn) -> npt.NDArray[np.int64]:
     known = pl.DataFrame(
-        {"value": pl.Series(category.values, dtype=pl.String), "code": np.arange(1, category.cardinality)}
+        {"value": pl.Series(category.values, dtype=pl.String), "code": np.arange(1, len(category.values) + 1)}
     )
     asked = column.cast(pl.String).alias("value").to_frame()
-    codes = asked.join(known, on="value", how="left", maintain_order="left")["code"].fill_null(0)
-    return codes.to_numpy().astype(np.int64)
+    codes = asked.join(known, on="value", how="left", maintain_order="left")["code"]
+    if category.buckets:
+        others = asked["value"].unique().drop_nulls()
+        hashed = [category.cardinality - 1 - zlib.crc32(value.encode()) % category.buckets for value in others]
+        table = pl.DataFrame({"value": others, "code": pl.Series(hashed, dtype=pl.Int64)})
+        codes = codes.fill_null(asked.join(table, on="value", how="left", maintain_order="left")["code"])
+    return codes.fill_null(0).to_numpy().astype(np.int64)
+
+
+def _shares(column: pl.Series, sequence: SequenceColumn) -> list[npt.NDArray[np.float32]]:
+    """Return the share of each value in each row's list."""
+    lists = column.cast(pl.List(pl.String))
+    length = lists.list.len().fill_null(0).clip(lower_bound=1)
+    counts = [lists.list.count_matches(value).fill_null(0) for value in sequence.values]
+    return [(count / length).to_numpy().astype(np.float32) for count in counts]

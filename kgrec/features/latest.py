@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from kgrec.columns import ITEM_ROW, TIME, USER_ROW
 from kgrec.errors import ArtifactError
+from kgrec.features.derived import Derived, compute_derived
 
 HOUR = "hour"
 _INDEX = "latest.json"
@@ -23,14 +25,15 @@ class LatestView:
     name: str
     keys: tuple[str, ...]
     table: pl.DataFrame
-    unseen: Mapping[str, float | None]
+    unseen: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class LatestFeatures:
-    """The latest values of every view."""
+    """The latest values of every view, and the features derived from them."""
 
     views: tuple[LatestView, ...]
+    derived: tuple[Derived, ...] = ()
 
     def look_up(
         self,
@@ -54,12 +57,12 @@ class LatestFeatures:
                 view.table.select(*view.keys, pl.lit(True).alias("__seen")),
                 on=list(view.keys), how="left", maintain_order="left",
             )["__seen"].is_not_null()  # fmt: skip
-            names = list(view.unseen)
+            types = view.table.schema
             found.append(values.select(
-                pl.when(seen).then(pl.col(name)).otherwise(pl.lit(view.unseen[name], dtype=pl.Float32)).alias(name)
-                for name in names
+                pl.when(seen).then(pl.col(name)).otherwise(pl.lit(unseen, dtype=types[name])).alias(name)
+                for name, unseen in view.unseen.items()
             ))  # fmt: skip
-        return pl.concat(found, how="horizontal")
+        return compute_derived(pl.concat(found, how="horizontal"), self.derived)
 
     def save(self, folder: Path) -> None:
         """Write one Parquet file per view and an index into `folder`."""
@@ -67,21 +70,24 @@ class LatestFeatures:
         index = [{"name": view.name, "keys": list(view.keys), "unseen": dict(view.unseen)} for view in self.views]
         for view in self.views:
             view.table.write_parquet(folder / f"{view.name}.parquet")
-        (folder / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        described = {"views": index, "derived": [feature.to_dict() for feature in self.derived]}
+        (folder / _INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> LatestFeatures:
         """Read what `save` wrote; ArtifactError when a file is missing or its columns are others."""
         views = []
         try:
-            for entry in json.loads((folder / _INDEX).read_text(encoding="utf-8")):
+            described = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+            derived = tuple(Derived.from_dict(raw) for raw in described["derived"])
+            for entry in described["views"]:
                 table = pl.read_parquet(folder / f"{entry['name']}.parquet")
                 if table.columns != [*entry["keys"], *entry["unseen"]]:
                     raise ArtifactError(f"{folder}: {entry['name']}.parquet has other columns than {_INDEX} says")
                 views.append(LatestView(entry["name"], tuple(entry["keys"]), table, entry["unseen"]))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: no latest features ({error})") from None
-        return cls(tuple(views))
+        return cls(tuple(views), derived)
 
 
 def request_columns(

@@ -16,14 +16,19 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from kgrec.columns import ITEM_ROW, PART, TEST, TIME, TIME_TYPE, TRAIN, USER_ROW, VALIDATION
+from kgrec.columns import ITEM_ROW, PART, ROW_TYPE, TEST, TIME, TIME_TYPE, TRAIN, VALIDATION
+from kgrec.features.aggregations import COUNTING, Of, needed_columns
+from kgrec.features.declarations import Declaration, check_declarations, split_declarations
+from kgrec.features.derived import compute_derived, in_order
+from kgrec.features.keys import categorical_keys, in_utc
 from kgrec.features.latest import LatestFeatures, LatestView, request_columns
-from kgrec.features.view import Count, DistinctCount, FeatureView, Of, Rate, check_views, expand_views
-from kgrec.features.windows import Array, Sight, key_codes, needed_columns, unseen_values, values_as_of
+from kgrec.features.over_graph import edges_of, values_over_graph
+from kgrec.features.spans import Array, Sight
+from kgrec.features.view import EVENTS, LABELLED, FeatureView, expand_views
+from kgrec.features.windows import key_codes, rate_kinds, unseen_values, values_as_of
 
 _SIGHTS = (((TRAIN,), (TRAIN, VALIDATION)), ((TRAIN, VALIDATION), (TEST,)))
-_TARGET = "__target"
-KeyCodes = Mapping[tuple[str, ...], Array]
+_TARGET, _SOURCE = "__target", "__source"
 _TICK = timedelta(microseconds=1)
 
 
@@ -32,8 +37,9 @@ class FeatureTables:
     """What `build_features` returns.
 
     rows: one row per labelled row, in its order: context, side features (`user:...`, `item:...`), `hour` (UTC), and the
-    aggregates (Float32). latest: the values per key as of the end, for serving. aggregates: their column names.
-    counts: those of them that count (the encoder takes their log). left_out: view or feature to why it is not there.
+    aggregates (Float32; sequences are lists of text). latest: the values per key as of the end, for serving.
+    aggregates: their column names. counts: those of them that count (the encoder takes their log). left_out: view or
+    feature to why it is not there.
     """
 
     rows: pl.DataFrame
@@ -44,77 +50,71 @@ class FeatureTables:
 
 
 def build_features(
-    views: Sequence[FeatureView],
+    views: Sequence[Declaration],
     labelled: pl.DataFrame,
     side_users: pl.DataFrame | None = None,
     side_items: pl.DataFrame | None = None,
     *,
     context: Sequence[str] = (),
+    events: pl.DataFrame | None = None,
+    entities: pl.DataFrame | None = None,
 ) -> FeatureTables:
     """Return the features of each labelled row, known strictly before it, and their latest values per key.
 
-    labelled: `user_row`, `item_row`, `part`, and where the data has them `time`, `click`, `conversion` and the context
-    columns. side_users: `user_row` and features; side_items: `item_row` and features. A view whose key or label is not
-    in the data is left out and named in `left_out`; without any time there are no aggregates at all. Raises InputError
-    when two views share a name.
+    views: feature views and derived features. labelled: `user_row`, `item_row`, `part`, and where the data has them
+    `time`, `click`, `conversion` and the context columns. side_users: `user_row` and features; side_items: `item_row`
+    and features. events: the rows of the source "events", with the same columns. entities: what each item is tied to
+    (`over_graph.item_entities`). A view whose key, label or source is not in the data is left out and named in
+    `left_out`; without any time there are no aggregates at all. Raises InputError with every fault of the declarations.
     """
-    check_views(views)
+    check_declarations(views)
+    declared, derived = split_declarations(views)
+    labelled, events = in_utc(labelled), None if events is None else in_utc(events)
     rows = request_columns(labelled, side_users, side_items, context)
     frame = pl.concat([labelled.select(pl.exclude(rows.columns)), rows], how="horizontal")
     if TIME not in frame.columns or frame[TIME].null_count() == frame.height:
-        left_out = dict.fromkeys((view.name for view in views), "the log has no time")
+        left_out = dict.fromkeys((one.name for one in views), "the log has no time")
         return FeatureTables(rows, LatestFeatures(()), (), (), left_out)
     columns = [name for name in frame.columns if name not in (PART, TIME)]
     choices = categorical_keys(frame, side_users, side_items, context)
-    chosen, left_out = expand_views(views, columns, context, choices)
-    chosen, unlabelled = _drop_impossible(chosen, columns)
-    needed = {TIME, PART, *(key for view in chosen for key in view.keys)}.union(
+    chosen, left_out = expand_views(declared, columns, context, choices)
+    chosen, impossible = _drop_impossible(chosen, columns, events, entities)
+    frame = _with_events(frame, chosen, events, side_users, side_items)
+    needed = {TIME, PART, _SOURCE, ITEM_ROW, *(key for view in chosen for key in view.keys)}.union(
         *(needed_columns(feature) for view in chosen for feature in view.features)
     )
-    frame = frame.select(sorted(needed))
-    codes = key_codes(frame, [view.keys for view in chosen])
-    sights = [_through_sight(chosen, frame, codes, sources, targets) for sources, targets in _SIGHTS]
-    aggregates = pl.concat(sights).sort(_TARGET).drop(_TARGET)
+    frame = frame.select(name for name in frame.columns if name in needed)
+    world = _World(chosen, frame, key_codes(frame, [view.keys for view in chosen if not view.graph_key]), entities)
+    aggregates = pl.concat(world.through_sight(*sight) for sight in _SIGHTS).sort(_TARGET).drop(_TARGET)
+    made, lacking = in_order(derived, aggregates.columns)
+    aggregates = compute_derived(aggregates, made)
+    left_out |= impossible | {one.name: f"its inputs {', '.join(one.inputs)} are not all there" for one in lacking}
     return FeatureTables(
         rows=pl.concat([rows, aggregates], how="horizontal"),
-        latest=_latest(chosen, frame, codes),
+        latest=replace(world.latest(), derived=tuple(made)),
         aggregates=tuple(aggregates.columns),
         counts=tuple(
             name
             for view in chosen
             for name, feature in zip(view.columns, view.features, strict=True)
-            if isinstance(feature, Count | DistinctCount)
+            if isinstance(feature, COUNTING)
         ),
-        left_out={**left_out, **unlabelled},
+        left_out=left_out,
     )
 
 
-def categorical_keys(
-    frame: pl.DataFrame, side_users: pl.DataFrame | None, side_items: pl.DataFrame | None, context: Sequence[str]
-) -> list[str]:
-    """Return the columns that `*` keys stand for: text, whole-number or boolean, two values or more, and repeated.
-
-    A side feature counts when two users (items) share a value; a context column when values repeat twice on average.
-    """
-    found = []
-    for prefix, table, row in (("user:", side_users, USER_ROW), ("item:", side_items, ITEM_ROW)):
-        for column in table.drop(row) if table is not None else ():
-            if _is_discrete(column.dtype) and 2 <= column.drop_nulls().n_unique() < column.count():
-                found.append(f"{prefix}{column.name}")
-    for name in context:
-        if _is_discrete(frame[name].dtype) and 2 <= frame[name].drop_nulls().n_unique() <= frame[name].count() / 2:
-            found.append(name)
-    return found
-
-
-def _is_discrete(dtype: pl.DataType) -> bool:
-    return dtype.is_integer() or dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
-
-
-def _drop_impossible(views: Sequence[FeatureView], columns: Sequence[str]) -> tuple[list[FeatureView], dict[str, str]]:
+def _drop_impossible(
+    views: Sequence[FeatureView], columns: Sequence[str], events: pl.DataFrame | None, entities: pl.DataFrame | None
+) -> tuple[list[FeatureView], dict[str, str]]:
     """Leave out the features whose labels or columns the data does not have, and views with none left."""
     kept, left_out = [], {}
     for view in views:
+        if view.source.name == EVENTS.name and events is None:
+            left_out[view.name] = "there is no table of events"
+            continue
+        if view.graph_key and edges_of(view, entities) is None:
+            left_out[view.name] = f"no item has an entity for the key {view.graph_key}"
+            continue
         for name, feature in zip(view.columns, view.features, strict=True):
             missing = sorted(needed_columns(feature) - set(columns))
             if missing:
@@ -125,46 +125,92 @@ def _drop_impossible(views: Sequence[FeatureView], columns: Sequence[str]) -> tu
     return kept, left_out
 
 
-def _through_sight(
-    views: Sequence[FeatureView], frame: pl.DataFrame, codes: KeyCodes, sources: Sequence[str], targets: Sequence[str]
-) -> pl.DataFrame:
-    """Return `__target` and every view's columns for the rows of the parts `targets`, which see the parts `sources`."""
-    numbered = frame.with_row_index(_TARGET)
-    visible = numbered.filter(pl.col(PART).is_in(sources)).drop_nulls(TIME).sort(TIME, maintain_order=True)
-    asked = numbered.select(_TARGET, TIME, PART).filter(pl.col(PART).is_in(targets))
-    end = visible[TIME].max()
-    frozen = pl.min_horizontal(TIME, pl.lit(end, dtype=TIME_TYPE) + _TICK)
-    at = pl.when(pl.col(PART) == TRAIN).then(TIME).otherwise(frozen)
-    at = pl.when(pl.col(TIME).is_null()).then(pl.lit(frame[TIME].min(), dtype=TIME_TYPE)).otherwise(at)
-    # an undated row is described as of before everything
-    asked = asked.select(_TARGET, at.cast(TIME_TYPE).alias(TIME))
-    sight = Sight(visible, asked[TIME].to_physical().to_numpy())
-    source_rows, target_rows = visible[_TARGET].to_numpy(), asked[_TARGET].to_numpy()
-    priors = sight.global_rates(_rate_kinds(views))
-    found = [
-        values_as_of(view, sight, codes[view.keys][source_rows], codes[view.keys][target_rows], priors)
-        for view in views
-    ]
-    return pl.concat([asked.select(_TARGET), *found], how="horizontal")
+def _with_events(
+    frame: pl.DataFrame, views: Sequence[FeatureView], events: pl.DataFrame | None, side_users: pl.DataFrame | None,
+    side_items: pl.DataFrame | None,
+) -> pl.DataFrame:  # fmt: skip
+    """Return the labelled rows and, below them, the events where a view reads them; `__source` tells them apart."""
+    frame = frame.with_columns(pl.lit(LABELLED.name).alias(_SOURCE))
+    if events is None or not any(view.source.name == EVENTS.name for view in views):
+        return frame
+    beside = request_columns(events, side_users, side_items, ())
+    events = pl.concat([events.select(pl.exclude(beside.columns)), beside], how="horizontal")
+    events = events.select(name for name in events.columns if name in frame.columns)
+    return pl.concat([frame, events.with_columns(pl.lit(EVENTS.name).alias(_SOURCE))], how="diagonal")
 
 
-def _rate_kinds(views: Sequence[FeatureView]) -> list[Of]:
-    return [feature.of for view in views for feature in view.features if isinstance(feature, Rate)]
+@dataclass(frozen=True)
+class _World:
+    """The chosen views, all rows of all sources, and each row's code of every set of keys."""
+
+    views: Sequence[FeatureView]
+    frame: pl.DataFrame
+    codes: Mapping[tuple[str, ...], Array]
+    entities: pl.DataFrame | None
+
+    def through_sight(self, sources: Sequence[str], targets: Sequence[str]) -> pl.DataFrame:
+        """Return `__target` and every view's columns for the labelled rows of `targets`, which see `sources`."""
+        visible = self._dated(pl.col(PART).is_in(sources))
+        asked = self.frame.with_row_index(_TARGET).filter(
+            pl.col(PART).is_in(targets) & (pl.col(_SOURCE) == LABELLED.name)
+        )
+        end = visible[TIME].max()
+        frozen = pl.min_horizontal(TIME, pl.lit(end, dtype=TIME_TYPE) + _TICK)
+        at = pl.when(pl.col(PART) == TRAIN).then(TIME).otherwise(frozen)
+        at = pl.when(pl.col(TIME).is_null()).then(pl.lit(self.frame[TIME].min(), dtype=TIME_TYPE)).otherwise(at)
+        # an undated row is described as of before everything
+        instants = asked.select(at.cast(TIME_TYPE)).to_series().to_physical().to_numpy()
+        sights = _sights(self.views, visible, instants)
+        rows = asked[_TARGET].to_numpy()
+        found = [self._values(view, *sights[view.source.name], rows) for view in self.views]
+        return pl.concat([asked.select(_TARGET), *found], how="horizontal")
+
+    def latest(self) -> LatestFeatures:
+        """Return every view's value per key as of just after the last row of all."""
+        dated = self._dated(pl.lit(True))
+        end = np.asarray(dated[TIME].to_physical().to_numpy()[-1:] + 1)
+        at_end = _sights(self.views, dated, end)
+        found = []
+        for view in self.views:
+            sources = at_end[view.source.name][0].sources
+            keys = (ITEM_ROW,) if view.graph_key else view.keys
+            targets = self._tied_items(view) if view.graph_key else self._examples(view, sources)
+            sight, priors = _sights([view], dated, np.repeat(end, len(targets)))[view.source.name]
+            named = targets.to_frame() if isinstance(targets, pl.Series) else self.frame[targets].select(keys)
+            table = pl.concat([named, self._values(view, sight, priors, targets)], how="horizontal").sort(keys)
+            unseen = unseen_values(view, at_end[view.source.name][1])
+            found.append(LatestView(view.name, keys, table, unseen))
+        return LatestFeatures(tuple(found))
+
+    def _dated(self, chosen: pl.Expr) -> pl.DataFrame:
+        return self.frame.with_row_index(_TARGET).filter(chosen).drop_nulls(TIME).sort(TIME, maintain_order=True)
+
+    def _examples(self, view: FeatureView, sources: pl.DataFrame) -> Array:
+        """Return one row of the frame for each key that the view has values of."""
+        rows = sources[_TARGET].to_numpy().astype(np.int64)
+        keys, example = np.unique(self.codes[view.keys][rows], return_index=True)
+        return np.asarray(rows[example[keys >= 0]])
+
+    def _tied_items(self, view: FeatureView) -> pl.Series:
+        edges = edges_of(view, self.entities)
+        return pl.Series(ITEM_ROW, [], dtype=ROW_TYPE) if edges is None else edges[ITEM_ROW].unique().sort()
+
+    def _values(
+        self, view: FeatureView, sight: Sight, priors: Mapping[Of, Array], targets: Array | pl.Series
+    ) -> pl.DataFrame:
+        """Return the view's values for rows of the frame, or for items."""
+        edges = edges_of(view, self.entities)
+        if edges is not None:
+            items = targets if isinstance(targets, pl.Series) else self.frame[ITEM_ROW][targets]
+            return values_over_graph(view, sight, sight.sources[ITEM_ROW], items, edges, priors)
+        codes, rows = self.codes[view.keys], sight.sources[_TARGET].to_numpy()
+        return values_as_of(view, sight, codes[rows], codes[targets], priors)
 
 
-def _latest(views: Sequence[FeatureView], frame: pl.DataFrame, codes: KeyCodes) -> LatestFeatures:
-    """Return every view's value per key as of just after the last row of all."""
-    sources = frame.with_row_index(_TARGET).drop_nulls(TIME).sort(TIME, maintain_order=True)
-    rows = sources[_TARGET].to_numpy()
-    end = np.asarray(sources[TIME].to_physical().to_numpy()[-1:] + 1)
-    priors = Sight(sources, end).global_rates(_rate_kinds(views))
-    found = []
-    for view in views:
-        source_key = codes[view.keys][rows]
-        target_key, example = np.unique(source_key, return_index=True)
-        example, target_key = example[target_key >= 0], target_key[target_key >= 0]
-        sight = Sight(sources, np.repeat(end, len(target_key)))
-        values = values_as_of(view, sight, source_key, target_key, priors)
-        table = pl.concat([sources[example].select(view.keys), values], how="horizontal").sort(view.keys)
-        found.append(LatestView(view.name, view.keys, table, unseen_values(view, priors)))
-    return LatestFeatures(tuple(found))
+def _sights(views: Sequence[FeatureView], visible: pl.DataFrame, at: Array) -> dict[str, tuple[Sight, dict[Of, Array]]]:
+    """Return per source that a view reads what may be seen of it, and its global rates at these instants."""
+    found = {}
+    for name in dict.fromkeys(view.source.name for view in views):
+        sight = Sight(visible.filter(pl.col(_SOURCE) == name), at)
+        found[name] = sight, sight.global_rates(rate_kinds(view for view in views if view.source.name == name))
+    return found

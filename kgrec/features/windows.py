@@ -1,33 +1,38 @@
-"""One view's values as of given instants: prefix sums over rows sorted by (key, time), read at two positions.
+"""One view's values as of given instants: raw sums first, then what a model reads of them.
 
-Sources are sorted by key and time and their 0/1 marks summed up once. The rows of a key in [start, instant) then lie
-between two positions that a binary search finds, and each count is the difference of two sums: exact, with no join to
-reorder rows. A row at the very instant is never counted, so rows of equal time do not see each other.
+The raw values of a key (counts, last times, decayed sums, lists) can be carried on: those as of an instant, handed in
+as `before`, and the rows after it give the same as all rows at once. That is what makes a day an increment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from kgrec.columns import CLICK, CONVERSION, TIME
-from kgrec.features.view import Aggregation, Count, DistinctCount, FeatureView, Of, Rate, Recency
+from kgrec.features.aggregations import Aggregation, Count, DecayedCount, DistinctCount, LastValues, Of, Rate, Recency
+from kgrec.features.spans import NEVER, Array, Sight, Span
+from kgrec.features.view import FeatureView
 
-_LABELS: dict[Of, set[str]] = {
-    Of.ROWS: set(), Of.CLICK: {CLICK}, Of.CONVERSION: {CONVERSION}, Of.CONVERSION_GIVEN_CLICK: {CLICK, CONVERSION},
-}  # fmt: skip
-Array = npt.NDArray[Any]
+_TICK: Final = timedelta(microseconds=1)
+_LIST: Final = pl.List(pl.String)
 
 
-def needed_columns(feature: Aggregation) -> set[str]:
-    """Return the columns without which the aggregation cannot be computed."""
-    return _LABELS[feature.of] | ({feature.column} if isinstance(feature, DistinctCount) else set())
+@dataclass(frozen=True)
+class Before:
+    """What is known of each target's key from rows that are no longer at hand.
+
+    raw: the columns of `raw_as_of`, one row per target (null: never seen), as of `at` (microseconds). old: per column
+    that is counted by distinct values, which sources' values their keys had already then.
+    """
+
+    raw: pl.DataFrame
+    at: int
+    old: Mapping[str, Array]
 
 
 def key_codes(frame: pl.DataFrame, key_sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], Array]:
@@ -53,83 +58,133 @@ def _combine(ranks: Sequence[Array]) -> Array:
     return np.where(known, code, -1)
 
 
-@dataclass(frozen=True)
-class Sight:
-    """The rows that may be seen and the instants (`at`, microseconds) as of which they are asked about.
-
-    sources: `time` (no null, sorted), labels, and the columns that distinct counts need.
-    """
-
-    sources: pl.DataFrame
-    at: Array
-    instants: Array = field(init=False)
-    source_rank: Array = field(init=False)
-    marks: dict[tuple[str, Of], Array] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        times = self.sources[TIME].to_physical().to_numpy()
-        changes = np.concatenate([np.ones(min(1, len(times)), np.bool_), times[1:] != times[:-1]])
-        object.__setattr__(self, "instants", times[changes])
-        object.__setattr__(self, "source_rank", np.searchsorted(self.instants, times))
-
-    def happened(self, kind: Of) -> Array:
-        """Say of each source whether it is of this kind; a missing label says no."""
-        return self._mark("happened", kind, _happened(kind))
-
-    def labelled(self, kind: Of) -> Array:
-        """Say of each source whether it could have been of this kind."""
-        return self._mark("labelled", kind, _labelled(kind))
-
-    def _mark(self, name: str, kind: Of, mark: pl.Expr) -> Array:
-        if (name, kind) not in self.marks:
-            marks = self.sources.select(pl.repeat(True, pl.len()) & mark).to_series()
-            self.marks[name, kind] = marks.to_numpy().astype(np.bool_)
-        return self.marks[name, kind]
-
-    def global_rates(self, kinds: Iterable[Of]) -> dict[Of, Array]:
-        """Return per kind the rate over all sources strictly before each instant: (positives + 1) / (rows + 2)."""
-        everything = np.zeros(self.sources.height, np.int64), np.zeros(len(self.at), np.int64)
-        span = _Span.find(self, *everything, None)
-        return {
-            kind: (span.count(self.happened(kind)) + 1) / (span.count(self.labelled(kind)) + 2)
-            for kind in sorted(set(kinds))
-        }
-
-
 def values_as_of(
-    view: FeatureView, sight: Sight, source_key: Array, target_key: Array, priors: Mapping[Of, Array]
-) -> pl.DataFrame:
-    """Return the view's Float32 columns, one row per instant of the sight, in order.
+    view: FeatureView, sight: Sight, source_key: Array, target_key: Array, priors: Mapping[Of, Array],
+    before: Before | None = None,
+) -> pl.DataFrame:  # fmt: skip
+    """Return the view's columns, one row per instant of the sight, in order: Float32, and lists of text.
 
     source_key, target_key: codes from `key_codes` for sources and instants (-1: no key). priors: the global rates at
-    these instants. Where nothing is seen, counts are 0, rates the prior and recency null.
+    these instants. Where nothing is seen, counts are 0, rates the prior, recency null and lists empty.
     """
-    span = _Span.find(sight, source_key, target_key, view.lookback)
-    columns = {}
-    for name, feature in zip(view.columns, view.features, strict=True):
+    return finished(view, raw_as_of(view, sight, source_key, target_key, before), sight.at, priors)
+
+
+def raw_as_of(
+    view: FeatureView, sight: Sight, source_key: Array, target_key: Array, before: Before | None = None
+) -> pl.DataFrame:
+    """Return what the view's features are made of: exact counts, last times (null: never), decayed sums, lists."""
+    span = Span.find(sight, source_key, target_key, view.lookback)
+    columns: dict[str, pl.Series] = {}
+    for name, feature in raw_columns(view).items():
+        past = before.raw[name] if before is not None else None
         happened = sight.happened(feature.of)
-        if isinstance(feature, Recency):
-            columns[name] = pl.Series(np.log1p(span.seconds_since_last(happened)), nan_to_null=True)
+        if name.startswith("labelled "):
+            columns[name] = _added(span.count(sight.labelled(feature.of)), past)
+        elif isinstance(feature, Count):
+            columns[name] = _added(span.count(happened), past)
+        elif isinstance(feature, Recency):
+            columns[name] = _later(span.last_time(happened), past)
         elif isinstance(feature, DistinctCount):
             value = sight.sources[feature.column].rank("dense").cast(pl.Int64).fill_null(0).to_numpy()
-            columns[name] = pl.Series(span.count(_is_new(source_key, value, happened)))
+            fresh = _is_new(source_key, value, happened)
+            if before is not None:
+                fresh &= ~before.old[name]
+            columns[name] = _added(span.count(fresh), past)
+        elif isinstance(feature, DecayedCount):
+            half_life = feature.half_life / _TICK
+            sums = span.decayed_sum(happened, half_life)
+            if before is not None:
+                sums = sums + before.raw[name].fill_null(0.0).to_numpy() * np.exp2((before.at - sight.at) / half_life)
+            columns[name] = pl.Series(sums)
+        elif isinstance(feature, LastValues):
+            columns[name] = _newest(span, sight.sources[feature.column], happened, feature.n, past)
+    return pl.DataFrame(columns)
+
+
+def raw_columns(view: FeatureView) -> dict[str, Aggregation]:
+    """Return the names of the raw values behind a view's features, each with the aggregation that makes it.
+
+    A view with a time to live also needs the last time of any row.
+    """
+    found: dict[str, Aggregation] = {}
+    for feature in view.features:
+        if isinstance(feature, Rate):
+            found[f"happened {feature.of}"] = Count(feature.of)
+            found[f"labelled {feature.of}"] = Count(feature.of)
         elif isinstance(feature, Count):
-            columns[name] = pl.Series(span.count(happened))
+            found[f"happened {feature.of}"] = feature
+        elif isinstance(feature, Recency):
+            found[f"last {feature.of}"] = feature
         else:
-            hits, rows = span.count(happened), span.count(sight.labelled(feature.of))
-            columns[name] = pl.Series(_smooth(hits, rows, priors[feature.of], feature.strength))
-    return pl.DataFrame(columns).cast(pl.Float32)
+            found[feature.name] = feature
+    return found | ({f"last {Of.ROWS}": Recency()} if view.ttl is not None else {})
 
 
-def unseen_values(view: FeatureView, priors: dict[Of, Array]) -> dict[str, float | None]:
+def finished(view: FeatureView, raw: pl.DataFrame, at: Array, priors: Mapping[Of, Array]) -> pl.DataFrame:
+    """Return the view's columns made of raw values as of the instants `at`: smoothed, logged, stale keys unseen."""
+    if view.ttl is not None:
+        last = raw[f"last {Of.ROWS}"].fill_null(NEVER).to_numpy()
+        alive = pl.Series((last != NEVER) & (at - last <= view.ttl // _TICK))
+        raw = raw.select(pl.when(alive).then(pl.col(name)).alias(name) for name in raw.columns)
+    columns = {}
+    for name, feature in zip(view.columns, view.features, strict=True):
+        if isinstance(feature, Rate):
+            hits, rows = (_counts(raw[f"{word} {feature.of}"]) for word in ("happened", "labelled"))
+            columns[name] = pl.Series(_smooth(hits, rows, priors[feature.of], feature.strength), dtype=pl.Float32)
+        elif isinstance(feature, Recency):
+            last = raw[f"last {feature.of}"].fill_null(NEVER).to_numpy()
+            seconds = np.where(last == NEVER, np.nan, (at - np.where(last == NEVER, 0, last)) / 1e6)
+            columns[name] = pl.Series(np.log1p(seconds), nan_to_null=True).cast(pl.Float32)
+        elif isinstance(feature, LastValues):
+            columns[name] = raw[feature.name].fill_null(pl.Series([[]], dtype=_LIST))
+        else:
+            source = f"happened {feature.of}" if isinstance(feature, Count) else feature.name
+            columns[name] = pl.Series(_counts(raw[source])).cast(pl.Float32)
+    return pl.DataFrame(columns)
+
+
+def unseen_values(view: FeatureView, priors: dict[Of, Array]) -> dict[str, Any]:
     """Return what the view says of a key that was never seen, given the global rates at that instant (one target)."""
-    values: dict[str, float | None] = {}
+    values: dict[str, Any] = {}
     for name, feature in zip(view.columns, view.features, strict=True):
         if isinstance(feature, Rate):
             values[name] = float(np.float32(priors[feature.of][0]))
+        elif isinstance(feature, LastValues):
+            values[name] = []
         else:
             values[name] = None if isinstance(feature, Recency) else 0.0
     return values
+
+
+def rate_kinds(views: Iterable[FeatureView]) -> list[Of]:
+    """Return the kinds whose global rate the views need."""
+    return [feature.of for view in views for feature in view.features if isinstance(feature, Rate)]
+
+
+def _added(counts: Array, past: pl.Series | None) -> pl.Series:
+    found = counts.astype(np.int64)
+    return pl.Series(found if past is None else found + past.fill_null(0).to_numpy())
+
+
+def _later(times: Array, past: pl.Series | None) -> pl.Series:
+    known = times if past is None else np.maximum(times, past.fill_null(NEVER).to_numpy())
+    return pl.Series(known).set(pl.Series(known == NEVER), None)
+
+
+def _newest(span: Span, values: pl.Series, happened: Array, n: int, past: pl.Series | None) -> pl.Series:
+    """Return each window's last n known values as lists of text, filled up from the lists of before."""
+    text = values.cast(pl.String)
+    rows_NK = span.last_rows(happened & text.is_not_null().to_numpy(), n)
+    taken = pl.Series(rows_NK.ravel()).set(pl.Series(rows_NK.ravel() < 0), None)
+    lists = text.gather(taken).reshape((len(rows_NK), n)).arr.to_list() if len(rows_NK) else pl.Series([], dtype=_LIST)
+    lists = lists.list.drop_nulls()
+    return lists if past is None else lists.list.concat(past.fill_null(pl.Series([[]], dtype=_LIST))).list.head(n)
+
+
+def _counts(raw: pl.Series) -> Array:
+    counts: Array = raw.fill_null(0).to_numpy().astype(np.float64)
+    return counts
 
 
 def _is_new(key: Array, value: Array, happened: Array) -> Array:
@@ -144,57 +199,3 @@ def _smooth(hits: Array, rows: Array, prior: Array, strength: float) -> Array:
     total = rows + strength
     smoothed: Array = np.where(total > 0, (hits + strength * prior) / np.where(total > 0, total, 1), prior)
     return smoothed
-
-
-def _happened(kind: Of) -> pl.Expr:
-    """Say of each row whether it is of this kind; a missing label says no."""
-    if kind is Of.ROWS:
-        return pl.lit(True)
-    if kind is Of.CONVERSION_GIVEN_CLICK:
-        return (pl.col(CLICK) & pl.col(CONVERSION)).fill_null(False)
-    return pl.col(CLICK if kind is Of.CLICK else CONVERSION).fill_null(False)
-
-
-def _labelled(kind: Of) -> pl.Expr:
-    """Say of each row whether it could have been of this kind: the label is there, and the click where one is given."""
-    if kind is Of.ROWS:
-        return pl.lit(True)
-    if kind is Of.CONVERSION_GIVEN_CLICK:
-        return pl.col(CLICK).fill_null(False) & pl.col(CONVERSION).is_not_null()
-    return pl.col(CLICK if kind is Of.CLICK else CONVERSION).is_not_null()
-
-
-@dataclass(frozen=True)
-class _Span:
-    """For each instant the positions [first, stop) of its rows among the sources, put in `order` of key and time."""
-
-    sight: Sight
-    order: Array
-    first: Array
-    stop: Array
-
-    @classmethod
-    def find(cls, sight: Sight, source_key: Array, target_key: Array, lookback: timedelta | None) -> _Span:
-        """Place each window; an instant without a key has an empty one."""
-        step = len(sight.instants) + 1
-        place = source_key * step + sight.source_rank
-        order = np.argsort(place, kind="stable")
-        place, key = place[order], target_key * step
-        stop = np.searchsorted(place, key + np.searchsorted(sight.instants, sight.at))
-        if lookback is not None:
-            key = key + np.searchsorted(sight.instants, sight.at - lookback // timedelta(microseconds=1))
-        first = np.where(target_key < 0, stop, np.searchsorted(place, key))
-        return cls(sight, order, first, stop)
-
-    def count(self, mark: Array) -> Array:
-        """Return how many rows of each window have the mark, as float64 (exact)."""
-        sums = np.concatenate([[0], np.cumsum(mark[self.order])])
-        counts: Array = sums[self.stop] - sums[self.first]
-        return counts.astype(np.float64)
-
-    def seconds_since_last(self, mark: Array) -> Array:
-        """Return the seconds from each window's last marked row to the instant; NaN when there is none."""
-        places = np.where(mark[self.order], np.arange(len(mark)), -1)
-        last = np.concatenate([[-1], np.maximum.accumulate(places)])[self.stop]
-        times = np.concatenate([self.sight.instants[self.sight.source_rank[self.order]], [0]])
-        return np.where(last >= self.first, (self.sight.at - times[last]) / 1e6, np.nan)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from kgrec.errors import ArtifactError
-from kgrec.features.encoding import MAX_CATEGORIES, FeatureEncoder
+from kgrec.features.encoding import MAX_CATEGORIES, FeatureEncoder, FeaturesConfig
 
 TRAIN = pl.DataFrame(
     {
@@ -80,3 +80,25 @@ def test_saved_as_json_it_encodes_the_same():
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ArtifactError):
         FeatureEncoder.from_dict({"numeric": []})
+
+
+def test_values_beyond_the_cap_are_hashed_where_that_is_asked_for():
+    train = pl.DataFrame({"word": ["a"] * 3 + ["b"] * 2 + ["c", "d"]})
+    encoder = FeatureEncoder.fit(train, config=FeaturesConfig(categories=2, hash_buckets=3))
+    _, codes = encoder.encode(pl.DataFrame({"word": ["a", "b", "c", "never seen", None]}))
+    assert encoder.cardinalities == (6,)
+    assert codes[:2, 0].tolist() == [1, 2]
+    assert set(codes[2:4, 0]) <= {3, 4, 5}
+    assert codes[4, 0] == 0
+    again = FeatureEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    np.testing.assert_array_equal(again.encode(train)[1], encoder.encode(train)[1])
+    assert FeatureEncoder.fit(train, config=FeaturesConfig(categories=4, hash_buckets=3)).cardinalities == (5,)
+
+
+def test_sequences_are_pooled_into_shares_of_their_frequent_values():
+    train = pl.DataFrame({"last": [["x", "y"], ["x"], [], ["x", "x", "z", "y"]]})
+    encoder = FeatureEncoder.fit(train, config=FeaturesConfig(sequence_values=2))
+    assert encoder.numeric_names == ("last=x", "last=y")
+    assert encoder.encode(train)[0].tolist() == [[0.5, 0.5], [1, 0], [0, 0], [0.5, 0.25]]
+    again = FeatureEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
+    assert again.encode(pl.DataFrame({"last": [["y"]]}))[0].tolist() == [[0, 1]]
