@@ -9,7 +9,8 @@ import click
 
 from kgrec.errors import GateRefusedError
 from kgrec.serving import versions
-from kgrec.serving.recommend import Standing, load
+from kgrec.serving.recommend import load
+from kgrec.serving.standing import Standing
 from kgrec.workspace import Workspace
 from pipelines import show
 

@@ -66,7 +66,8 @@ def _print_artifact(until: str, artifact: Any, reports: Any, *, as_json: bool) -
 
 def _example(workspace: str) -> None:
     """Print ten recommendations with titles and reasons for the first user that training saw."""
-    from kgrec.serving.recommend import Standing, load
+    from kgrec.serving.recommend import load
+    from kgrec.serving.standing import Standing
 
     version = load(workspace)
     user = next((u for u in version.users.entries if version.standing(u) is Standing.TRAINED), None)

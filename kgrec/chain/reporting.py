@@ -12,7 +12,8 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run, peak_rss_mb
 from kgrec.evaluation.report import Example, ReportData, write_report
 from kgrec.serving.gate import Verdict
-from kgrec.serving.recommend import Standing, Version, open_version
+from kgrec.serving.recommend import Version, open_version
+from kgrec.serving.standing import Standing
 from kgrec.serving.versions import read_registry, require
 
 _EXAMPLES: Final = 3

@@ -72,6 +72,10 @@ class PathFinder:
         """Return a node's label, or its id where nobody gave it one."""
         return self._labels[node] or self._ids[node]
 
+    def relation(self, row: int) -> str:
+        """Return a relation's name as people read it."""
+        return self._relation_names[row]
+
     def sentence(self, shared: Sequence[SharedEntity]) -> str:
         """Return the reason in words, such as: genres Comedy as in "Babe", "Emma"."""
         parts = []

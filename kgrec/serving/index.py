@@ -75,31 +75,39 @@ class ItemIndex:
         """The length of a vector."""
         return int(self._index.d)
 
-    def search(self, query_D: Floats, k: int, leave_out: Rows) -> tuple[Rows, Floats]:
+    def search(
+        self, query_D: Floats, k: int, leave_out: Rows, only_I: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Rows, Floats]:
         """Return up to k item rows and their scores, best first, equal scores by item row.
 
-        leave_out: item rows that must not be among them. Fewer than k come back when the catalogue is exhausted.
+        leave_out: item rows that must not be among them. only_I: a flag per item row; the others are not looked at.
+        Fewer than k come back when the catalogue is exhausted.
         """
-        total = len(self.rows_I)
+        total, options = len(self.rows_I), None
+        if only_I is not None:
+            places = only_I[self.rows_I]
+            total = int(places.sum())
+            bits = np.packbits(places, bitorder="little")
+            options = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))  # type: ignore[call-arg,arg-type]
+        if total == 0:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        hidden_I = np.zeros(int(self.rows_I[-1]) + 1, dtype=bool)
+        hidden_I[leave_out[leave_out < len(hidden_I)]] = True
         wanted = min(total, k + len(leave_out) + _EXTRA)
         while True:
-            scores_K, places_K = (a[0] for a in self._index.search(query_D.reshape(1, -1).astype(np.float32), wanted))
+            answer = self._index.search(query_D.reshape(1, -1).astype(np.float32), wanted, params=options)
+            scores_K, places_K = (part[0] for part in answer)
             found = places_K >= 0
             rows_K, scores_K = self.rows_I[places_K[found]], scores_K[found]
-            border_is_clear = wanted >= total or self._clear(rows_K, scores_K, k, leave_out)
-            if border_is_clear:
+            lowest = scores_K[-1] if len(scores_K) else np.float32(0)
+            keep_K = ~hidden_I[rows_K]
+            rows_K, scores_K = rows_K[keep_K], scores_K[keep_K]
+            # Enough when the k-th answer certainly beats everything that was not returned.
+            if wanted >= total or (len(scores_K) > k and scores_K[k - 1] > lowest):
                 break
             wanted = min(total, wanted * 4)
-        keep = ~np.isin(rows_K, leave_out)
-        rows_K, scores_K = rows_K[keep], scores_K[keep]
         order = np.lexsort((rows_K, -scores_K))[:k]
         return rows_K[order], scores_K[order]
-
-    @staticmethod
-    def _clear(rows_K: Rows, scores_K: Floats, k: int, leave_out: Rows) -> bool:
-        """Say whether the k-th answer certainly beats everything that was not returned."""
-        kept = scores_K[~np.isin(rows_K, leave_out)]
-        return len(kept) > k and bool(kept[k - 1] > scores_K[-1])
 
     def vector(self, row: int) -> Floats | None:
         """Return the vector of an item row, or None when the item is not in the index."""

@@ -20,7 +20,7 @@ from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.serving.index import FILE as INDEX_FILE
 from kgrec.serving.index import ROWS_FILE
-from kgrec.serving.score import NETWORK, TOWERS
+from kgrec.serving.score import ITEM_FEATURES, NETWORK, TOWERS
 
 VECTORS: Final = "vectors.safetensors"
 HISTORY: Final = "history.parquet"
@@ -53,6 +53,8 @@ def write_version(
             if file != ENCODED_ROWS:
                 (out / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source.file(file), out / file)
+    if log.has(ITEM_FEATURES) and not (out / ITEM_FEATURES).exists():
+        shutil.copyfile(log.file(ITEM_FEATURES), out / ITEM_FEATURES)  # requests filter by them
     shutil.copyfile(graph.file("triples.parquet"), out / GRAPH_TRIPLES)
     shutil.copyfile(graph.file("nodes.parquet"), out / GRAPH_NODES)
     facts: dict[str, Any] = {"name": name, "bound_to": index.facts.get("bound_to", {})}

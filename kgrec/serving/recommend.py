@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -23,11 +21,13 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact, load_artifact
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem, nearest
+from kgrec.evaluation.ranking import ExcludeSeen
 from kgrec.graph.paths import PathFinder
 from kgrec.model.blocks import unit_blocks
 from kgrec.serving import package
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
 from kgrec.serving.score import TowerScorer
+from kgrec.serving.standing import Asked, Standing
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
 
@@ -36,30 +36,12 @@ _ANSWER: Final = {c.USER: pl.String, c.ITEM: pl.String, c.TITLE: pl.String, c.SC
 logger = logging.getLogger(__name__)
 
 
-class Standing(StrEnum):
-    """What an answer to a user rests on."""
-
-    TRAINED = "trained"
-    HISTORY = "history"
-    POPULARITY = "popularity"
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A user as the version knows them. vector_D is None where only popularity is left."""
-
-    standing: Standing
-    vector_D: Floats | None
-    history_H: Rows
-    seen: Rows
-
-
 class Version:
     """A loaded version. `number` is its name in the registry, empty for a folder that was loaded by itself."""
 
     def __init__(self, artifact: Artifact, number: str = "") -> None:
         self.number = number
-        self._artifact = artifact
+        self.artifact = artifact
         self.items = Vocabulary.load(artifact.file(package.ITEMS))
         self.users = Vocabulary.load(artifact.file(package.USERS))
         expected = {"item vocabulary": self.items.digest, "model": artifact.files[package.VECTORS]}
@@ -72,7 +54,7 @@ class Version:
         self._trained = slice(0, self._widths[0] if self._widths else self._item_fold_ID.shape[1])
         self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
-        self._titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
+        self.titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
         by_popularity = catalogue.sort([package.POPULARITY, c.ITEM_ROW], descending=[True, False])
         self._popular_rows: Rows = by_popularity[c.ITEM_ROW].to_numpy().astype(np.int64)
         self._popular_shares: Floats = by_popularity[package.POPULARITY].to_numpy()
@@ -93,11 +75,11 @@ class Version:
         rows: list[tuple[str, str, str | None, float]] = []
         reasons: list[str] = []
         for user in map(_as_id, users):
-            asked = self._ask(user)
-            found, scores = self._top(asked, k)
+            asked = self.ask(user)
+            found, scores = self.top(asked, k)
             ids = self.items.ids(pl.Series(found)).to_list()
             rows += [
-                (user, item, self._titles.get(int(row)), float(score))
+                (user, item, self.titles.get(int(row)), float(score))
                 for item, row, score in zip(ids, found, scores, strict=True)
             ]
             if explain:
@@ -112,22 +94,16 @@ class Version:
         """
         _positive(k)
         ids = [_as_id(item) for item in items]
-        rows = [
-            None if row is None else self._index.vector(int(row))
-            for row in self.items.rows(pl.Series(ids, dtype=pl.String))
-        ]
-        unknown = [item for item, vector in zip(ids, rows, strict=True) if vector is None]
+        rows = [self.item_rows.get(item) for item in ids]
+        unknown = [item for item, row in zip(ids, rows, strict=True) if row is None or self._index.vector(row) is None]
         if unknown:
-            raise InputError([self._unknown_item(item) for item in unknown])
+            raise InputError([self.unknown_item(item) for item in unknown])
         answers: list[tuple[str, str, str | None, float]] = []
-        for item, vector in zip(ids, rows, strict=True):
-            own = self.items.rows(pl.Series([item])).to_numpy().astype(np.int64)
-            query_W = np.asarray(vector).copy()
-            query_W[self._trained.stop :] = 0  # nearness is the trained cosine alone, not popularity
-            found, scores = self._index.search(query_W, k, own)
+        for item in ids:
+            found, scores = self.near(self.item_rows[item], k)
             names = self.items.ids(pl.Series(found)).to_list()
             answers += [
-                (item, name, self._titles.get(int(row)), float(score))
+                (item, name, self.titles.get(int(row)), float(score))
                 for name, row, score in zip(names, found, scores, strict=True)
             ]
         schema = {c.ITEM: pl.String, "neighbour": pl.String, c.TITLE: pl.String, c.SCORE: pl.Float64}
@@ -143,30 +119,30 @@ class Version:
 
     def standing(self, user: object) -> Standing:
         """Say what an answer to this user rests on: a trained vector, their history, or popularity."""
-        return self._ask(_as_id(user)).standing
+        return self.ask(_as_id(user)).standing
 
     def history(self, user: object) -> pl.DataFrame:
         """Return what the version knows the user had, oldest first: item, title."""
-        rows = self._ask(_as_id(user)).history_H
-        titles = [self._titles.get(int(row)) for row in rows]
+        rows = self.ask(_as_id(user)).history_H
+        titles = [self.titles.get(int(row)) for row in rows]
         return pl.DataFrame({c.ITEM: self.items.ids(pl.Series(rows)), c.TITLE: pl.Series(titles, dtype=pl.String)})
 
     def title_of(self, item: object) -> str:
         """Return the title of an item by its id, or the id where it has none or is unknown."""
-        row = self.items.rows(pl.Series([_as_id(item)], dtype=pl.String))[0]
-        return _as_id(item) if row is None else self.title(int(row))
+        row = self.item_rows.get(_as_id(item))
+        return _as_id(item) if row is None else self.title(row)
 
     def title(self, item_row: int) -> str:
         """Return an item's title, or its id where it has none."""
-        return self._titles.get(item_row) or str(self.items.entries[item_row])
+        return self.titles.get(item_row) or str(self.items.entries[item_row])
 
     def reason(self, item_row: int, history_H: Rows, standing: Standing) -> str:
         """Return why this item, in a sentence: shared entities of the graph, else the nearest item of the history."""
         if standing is Standing.POPULARITY:
             return "popular with everybody (nothing is known of this user)"
-        shared = self._paths.shared(item_row, history_H.tolist(), REASON_LIMIT)
+        shared = self.paths.shared(item_row, history_H.tolist(), REASON_LIMIT)
         if shared:
-            return self._paths.sentence(shared)
+            return self.paths.sentence(shared)
         trained_ID = self.item_vectors_ID[:, self._trained]
         closeness_H = trained_ID[history_H] @ trained_ID[item_row]
         return f'chosen by the same people as "{self.title(int(history_H[int(np.argmax(closeness_H))]))}"'
@@ -185,28 +161,56 @@ class Version:
     def _towers(self) -> TowerScorer:
         users_UD = torch.from_numpy((self.user_vectors_UD * self._trained_U[:, None])[:, self._trained])
         items_ID = torch.from_numpy(self.item_vectors_ID[:, self._trained])
-        return TowerScorer(self._artifact, self.users, self.items, users_UD, items_ID)
+        return TowerScorer(self.artifact, self.users, self.items, users_UD, items_ID)
 
     @cached_property
-    def _paths(self) -> PathFinder:
-        triples = pl.read_parquet(self._artifact.file(package.GRAPH_TRIPLES))
-        nodes = pl.read_parquet(self._artifact.file(package.GRAPH_NODES))
-        relations = Vocabulary.load(self._artifact.file(package.RELATIONS))
+    def paths(self) -> PathFinder:
+        """What finds the entities that items share."""
+        triples = pl.read_parquet(self.artifact.file(package.GRAPH_TRIPLES))
+        nodes = pl.read_parquet(self.artifact.file(package.GRAPH_NODES))
+        relations = Vocabulary.load(self.artifact.file(package.RELATIONS))
         return PathFinder(triples, nodes, relations.entries.to_list())
 
-    def _ask(self, user: str) -> _Asked:
-        row = self.users.rows(pl.Series([user], dtype=pl.String))[0]
+    @cached_property
+    def user_rows(self) -> dict[str, int]:
+        """The row of every user id."""
+        return {user: row for row, user in enumerate(self.users.entries)}
+
+    @cached_property
+    def item_rows(self) -> dict[str, int]:
+        """The row of every item id, whether it is in the catalogue or not."""
+        return {item: row for row, item in enumerate(self.items.entries)}
+
+    @property
+    def catalogue_rows(self) -> Rows:
+        """The rows of the items that can be recommended, growing."""
+        return self._index.rows_I
+
+    def ask(self, user: str) -> Asked:
+        """Return what the version knows of a user id, stripped of blanks."""
+        row = self.user_rows.get(user)
         nothing = np.empty(0, dtype=np.int64)
         if row is None:
-            return _Asked(Standing.POPULARITY, None, nothing, nothing)
+            return Asked(Standing.POPULARITY, None, nothing, nothing)
         history_H = self._history_of(row)
         window = slice(self._history_offsets[row], self._history_offsets[row + 1])
         seen = history_H[self._history_seen[window]]
         if self._trained_U[row]:
-            return _Asked(Standing.TRAINED, self.user_vectors_UD[row], history_H, seen)
+            return Asked(Standing.TRAINED, self.user_vectors_UD[row], history_H, seen)
         if len(history_H) and np.any(vector_D := self._folded(history_H)):
-            return _Asked(Standing.HISTORY, vector_D, history_H, seen)
-        return _Asked(Standing.POPULARITY, None, history_H, seen)
+            return Asked(Standing.HISTORY, vector_D, history_H, seen)
+        return Asked(Standing.POPULARITY, None, history_H, seen)
+
+    def ask_history(self, history_H: Rows) -> Asked:
+        """Return a stranger as their history (item rows, oldest first) places them; what they had is not shown.
+
+        With `evaluation.exclude_seen = "none"` it may be.
+        """
+        nothing = np.empty(0, dtype=np.int64)
+        seen = nothing if self.artifact.config.get("exclude_seen") == ExcludeSeen.NONE else np.unique(history_H)
+        if len(history_H) and np.any(vector_D := self._folded(history_H)):
+            return Asked(Standing.HISTORY, vector_D, history_H, seen)
+        return Asked(Standing.POPULARITY, None, history_H, seen)
 
     def _history_of(self, row: int) -> Rows:
         return self._history_items[self._history_offsets[row] : self._history_offsets[row + 1]]
@@ -221,14 +225,39 @@ class Version:
         vector_W: Floats = unit_blocks(torch.from_numpy(total_D[None]), self._widths)[0].numpy()
         return vector_W
 
-    def _top(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
+    def top(
+        self, asked: Asked, k: int, leave_out: Rows | None = None, only_I: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Rows, Floats]:
+        """Return up to k item rows and their scores, best first, without what the user had.
+
+        leave_out: more item rows that must not be among them. only_I: a flag per item row, None for all of them.
+        """
+        out = asked.seen if leave_out is None else np.union1d(asked.seen, leave_out)
         if asked.vector_D is not None:
-            return self._index.search(asked.vector_D, k, asked.seen)
+            return self._index.search(asked.vector_D, k, out, only_I)
         logger.info("a user without history: answered with what is most popular")
-        keep = ~np.isin(self._popular_rows, asked.seen)
+        keep = ~np.isin(self._popular_rows, out)
+        if only_I is not None:
+            keep &= only_I[self._popular_rows]
         return self._popular_rows[keep][:k], self._popular_shares[keep][:k]
 
-    def _unknown_item(self, item: str) -> Problem:
+    def near(self, item_row: int, k: int, only_I: npt.NDArray[np.bool_] | None = None) -> tuple[Rows, Floats]:
+        """Return the k nearest item rows by cosine and their scores; InputError when the item is not in the index."""
+        query_W = self._index.vector(item_row)
+        if query_W is None:
+            raise InputError(self.unknown_item(str(self.items.entries[item_row])))
+        query_W = query_W.copy()
+        query_W[self._trained.stop :] = 0  # nearness is the trained cosine alone, not popularity
+        return self._index.search(query_W, k, np.array([item_row], dtype=np.int64), only_I)
+
+    def score_of(self, item_row: int, asked: Asked) -> float:
+        """Return the score that an item has for a user, wherever in the list it would stand."""
+        if asked.vector_D is None:
+            return float(self._popular_shares[self._popular_rows == item_row].sum())
+        return float(self.item_vectors_ID[item_row] @ asked.vector_D)
+
+    def unknown_item(self, item: str) -> Problem:
+        """Return what is wrong with an item id that is not in the catalogue, with the nearest that is."""
         catalogue = self.items.ids(pl.Series(self._index.rows_I[:100_000]))
         guess = nearest(item, catalogue.to_list())
         remedy = f"did you mean {guess}?" if guess else "name an item of the catalogue"

@@ -68,7 +68,7 @@ class LastFirst:
     def __init__(self):
         self.asked = []
 
-    def search(self, query_1D, wanted):
+    def search(self, query_1D, wanted, params=None):
         self.asked.append(wanted)
         places = np.arange(self.ntotal)[::-1]
         scores = np.where(places < 5, 2.0, 1.0).astype(np.float32)

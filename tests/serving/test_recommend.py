@@ -12,7 +12,8 @@ from kgrec.artifacts import ArtifactStore
 from kgrec.errors import ArtifactError, InputError
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.serving import package, versions
-from kgrec.serving.recommend import Standing, Version, load, open_version
+from kgrec.serving.recommend import Version, load, open_version
+from kgrec.serving.standing import Standing
 from kgrec.serving.versions import VersionRecord
 from kgrec.workspace import Workspace
 from tests.serving.small_version import ITEM_VECTORS, make_parts, make_version
