@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from pipelines import commands_service
 from pipelines.options import common
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -145,3 +146,7 @@ def doctor(workspace: str, as_json: bool) -> int:
     from pipelines.doctor import examine
 
     return examine(workspace, as_json=as_json)
+
+
+for _command in (commands_service.serve, commands_service.token):
+    main.add_command(_command)

@@ -61,10 +61,11 @@ def test_the_wheel_holds_every_module_and_what_lies_beside_them(wheel):
         str(path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix in (".py", ".jinja", ".typed")
+        if path.is_file() and path.suffix in (".py", ".jinja", ".html", ".typed")
     }
     assert "kgrec/py.typed" in wanted
     assert "kgrec/evaluation/report.html.jinja" in wanted
+    assert "kgrec/serving/page.html" in wanted
     assert sorted(wanted - set(wheel)) == []
 
 

@@ -20,6 +20,8 @@ from kgrec.serving.schema import Order
 from kgrec.serving.standing import Asked, Standing
 
 _CANDIDATES: Final = 200
+_COMPARED: Final = 5000
+_COMPARED_LENGTH: Final = 64
 _PICTURED: Final = 6
 _PICTURED_HISTORY: Final = 4
 
@@ -161,8 +163,14 @@ class Answerer:
     def _catalogue_row(self, item: object) -> int:
         row = self.version.item_rows.get(_text(item))
         if row is None or row not in self._catalogue:
-            raise UnknownItemError(self.version.unknown_item(_text(item)))
+            raise UnknownItemError(self._unknown(_text(item)))
         return row
+
+    def _unknown(self, item: str) -> Problem:
+        """Say so, with the nearest id where the catalogue is small enough to compare while others wait."""
+        if len(self._catalogue) <= _COMPARED and len(item) <= _COMPARED_LENGTH:
+            return self.version.unknown_item(item)
+        return Problem(f"item {item}", "not in the catalogue of this version", "name an item of the catalogue")
 
     def _title(self, row: int) -> str | None:
         return self.version.titles.get(row)
@@ -182,4 +190,4 @@ def _requests(user: str, items: Sequence[str], context: Mapping[str, Any]) -> pl
 
 
 def _text(value: object) -> str:
-    return str(value).strip()
+    return "" if value is None else str(value).strip()

@@ -53,6 +53,11 @@ def build_index(vectors_ID: Floats, rows_I: Rows, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def search_threads(count: int) -> None:
+    """Set how many threads one search takes, for the whole process."""
+    faiss.omp_set_num_threads(count)
+
+
 class ItemIndex:
     """An index as served. Bound by fingerprint: it refuses to load beside another model's or vocabulary's parts."""
 

@@ -48,7 +48,7 @@ class LiveVersion:
         except (KgrecError, OSError, ValueError, KeyError) as error:
             self.failures += 1
             self.stale = True
-            logger.error("the promoted version cannot be loaded (%s); the old one serves on", type(error).__name__)  # noqa: TRY400
+            logger.error("the promoted version cannot be loaded (%s); the old one serves on", type(error).__name__)
             logger.debug("why", exc_info=True)
             switched = False
         else:

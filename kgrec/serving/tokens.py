@@ -62,7 +62,8 @@ def read_tokens(text: str, where: str) -> Tokens:
     EXPIRES is an ISO 8601 date or instant, UTC where it names no zone; from then on the token is refused. A semicolon
     ends a line, too, for environment variables. InputError names every line that cannot be read.
     """
-    known, problems, seen = [], [], set()
+    known, problems = [], []
+    seen: set[str] = set()
     for number, raw in enumerate(text.replace(";", "\n").splitlines(), 1):
         words = raw.partition("#")[0].split()
         if not words:
