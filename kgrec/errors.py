@@ -65,6 +65,10 @@ class GateRefusedError(KgrecError):
         super().__init__("the gate refused this version:\n" + "\n".join(f"  - {r}" for r in self.reasons))
 
 
+class DivergedError(KgrecError):
+    """A loss is no longer a finite number, so that training cannot go on."""
+
+
 class ArtifactError(KgrecError):
     """A stored artifact is damaged, incomplete, or does not belong to the others it is used with."""
 

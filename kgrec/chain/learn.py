@@ -18,15 +18,16 @@ from kgrec.chain.blocks import served_vectors
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
-from kgrec.chain.tensors import network_shape, training_data
+from kgrec.chain.tensors import held_out_data, network_shape, training_data
 from kgrec.chain.tuning import read_tuned
 from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
+from kgrec.training.balancing import BALANCERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
-from kgrec.training.tasks import make_network, make_tasks
+from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
 WEIGHTS: Final = "weights.safetensors"
@@ -73,6 +74,7 @@ def learn(
             config.training,
             config.seed,
             judge.objective,
+            held_out=_held_out(config, log, features, graph, tasks, shape, data),
             checkpoint=checkpoint,
             owner=owner,
             progress=_reporter(run),
@@ -104,6 +106,17 @@ def suited(
     defaults = graph_alone_defaults(int(graph.facts["entities"]), int(graph.facts["triples"]))
     update = {name: filled(getattr(config, name), values) for name, values in defaults.items()}
     return config.model_copy(update=update), defaults
+
+
+def _held_out(
+    config: RunConfig, log: Artifact, features: Artifact | None, graph: Artifact, tasks: tuple[TaskName, ...],
+    shape: NetworkShape, data: TrainingData,
+) -> list[Task]:  # fmt: skip
+    """Return the tasks over rows of validation where the balancer wants them; empty where there are no such rows."""
+    if not BALANCERS[config.training.balancing].looks_ahead:
+        return []
+    found = held_out_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight, data)
+    return make_tasks(shape, found, config.losses) if found.num_rows else []
 
 
 def _reporter(run: Run) -> Callable[[Progress], None]:

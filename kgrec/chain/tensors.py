@@ -52,6 +52,27 @@ def training_data(
     )
 
 
+def held_out_data(
+    log: Artifact, features: Artifact | None, graph: Artifact, tasks: tuple[TaskName, ...], target: Target,
+    off_target_weight: float, trained: TrainingData,
+) -> TrainingData:  # fmt: skip
+    """Return the tensors of the validation part, as far as users and items were in train; without edges.
+
+    For what is weighed on validation while training goes on. Any part of it may be absent.
+    """
+    triples = pl.read_parquet(graph.file("triples.parquet")).filter(pl.col(c.PART) == c.VALIDATION)
+    triples_T3 = _rows(triples, c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW) if trained.triples_T3 is not None else None
+    if not log.has(EVENTS) or trained.trainable_I is None:
+        return TrainingData(GraphEdges.empty(), triples_T3=triples_T3)
+    events = pl.read_parquet(log.file(EVENTS)).filter(pl.col(c.PART) == c.VALIDATION)
+    user_X, item_X = _rows(events, c.USER_ROW, c.ITEM_ROW).T
+    known_X = users_of_train(log)[user_X] & trained.trainable_I[item_X]
+    wanted = {TaskName.CLICK, TaskName.CONVERSION} & set(tasks)
+    positives = _positives(events.filter(pl.Series(known_X.numpy())), wanted, target, off_target_weight)
+    rows = exposures(log, features, c.VALIDATION, tasks) if features is not None else None
+    return TrainingData(GraphEdges.empty(), positives if wanted else None, rows, triples_T3, trained.trainable_I)
+
+
 def _positives(
     events: pl.DataFrame, wanted: set[TaskName], target: Target, off_target_weight: float
 ) -> Positives | None:

@@ -41,10 +41,14 @@ class NetworkConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What propagation makes of the tables once a step: vectors of length 1, or 0 where nothing is known."""
+    """What the tasks read once a step. Users and items: vectors of length 1, or 0 where nothing is known.
+
+    entities_ED: the entities' rows as the links read them; None where links are not asked.
+    """
 
     users_UD: Tensor
     items_ID: Tensor
+    entities_ED: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,12 @@ class Network(nn.Module):
         return propagate(self._nodes(), self.adjacency.matrix_KK, self.config.layers)
 
     def encode(self) -> Encoded:
-        """Return the users' and items' vectors, (U, D) and (I, D), by one propagation over the whole graph."""
+        """Return all vectors that tasks read; the users' and items' by one propagation over the whole graph."""
         first, last = self.shape.num_users, self.shape.num_users + self.shape.num_items
         final_KD = self._propagated()
         users_UD, items_ID = final_KD[:first], final_KD[first:last]
-        return Encoded(functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1))
+        users_UD, items_ID = functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1)
+        return Encoded(users_UD, items_ID, self.tables.entities_ED)
 
     def predict(
         self, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor, encoded: Encoded | None = None

@@ -121,10 +121,11 @@ class LinkTask:
         """Return {"link": softmax or self-adversarial loss + n3 * penalty + relation_weight * relation loss}."""
         row_B, drawn_M = batch
         triples_B3, config = self.queries_T3[row_B], self.config
+        entities_ED = network.tables.entities_ED if encoded.entities_ED is None else encoded.entities_ED
         if self.loss is LinkLoss.ONE_VS_ALL:
-            loss, parts = self._against_all(network, triples_B3)
+            loss, parts = self._against_all(network, entities_ED, triples_B3)
         else:
-            loss, parts = self._against_drawn(network, triples_B3, drawn_M)
+            loss, parts = self._against_drawn(network, entities_ED, triples_B3, drawn_M)
         if config.n3:
             loss = loss + config.n3 * n3_penalty(network.scorer, *parts)
         if config.relation_weight:
@@ -136,8 +137,10 @@ class LinkTask:
             loss = loss + config.relation_weight * relation_loss(scores_BR, triples_B3[:, 1])
         return {LINK: loss}
 
-    def _against_all(self, network: Network, triples_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        scorer, entities_ED = network.scorer, network.tables.entities_ED
+    def _against_all(
+        self, network: Network, entities_ED: Tensor, triples_B3: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        scorer = network.scorer
         tail_B = triples_B3[:, 2]
         key_V, query_B = torch.unique_consecutive(self._key(triples_B3), return_inverse=True)
         width = max(2 * self.num_relations, 1)
@@ -152,12 +155,12 @@ class LinkTask:
         return loss, (head_VD.index_select(0, query_B), relation_VW.index_select(0, query_B), tail_BD)
 
     def _against_drawn(
-        self, network: Network, triples_B3: Tensor, drawn_M: Tensor
+        self, network: Network, entities_ED: Tensor, triples_B3: Tensor, drawn_M: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         scorer, config = network.scorer, self.config
         head_B, relation_B, tail_B = triples_B3.T
         sizes, rows = [len(head_B), len(tail_B), len(drawn_M)], torch.cat([head_B, tail_B, drawn_M])
-        chosen = network.tables.entities_ED.index_select(0, rows)  # one gather, one scatter
+        chosen = entities_ED.index_select(0, rows)  # one gather, one scatter
         head_BD, tail_BD, drawn_MD = torch.split(chosen, sizes)
         relation_BW = network.tables.relations_RW.index_select(0, relation_B)
         query_BD = scorer.tail_query(head_BD, relation_BW)

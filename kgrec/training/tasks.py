@@ -75,6 +75,13 @@ class TrainingData:
     triples_T3: Tensor | None = None
     trainable_I: Tensor | None = None
 
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are to learn from: positives, exposures and triples."""
+        positives = 0 if self.positives is None else len(self.positives.user_P)
+        labelled = 0 if self.exposures is None else len(self.exposures.user_N)
+        return positives + labelled + (0 if self.triples_T3 is None else len(self.triples_T3))
+
 
 class TaskConfig(LinkConfig):
     """How each task's loss is formed."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +16,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from kgrec.errors import InputError, Problem, nearest
+from kgrec.errors import DivergedError, InputError, Problem
 from kgrec.model.network import Network
 from kgrec.seeds import derive_seed
-from kgrec.training.balancing import BALANCERS, Balancer
+from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
+from kgrec.training.balancing import BALANCERS
 from kgrec.training.checkpoint import (
     TrainingState,
     load_checkpoint,
@@ -26,6 +29,7 @@ from kgrec.training.checkpoint import (
     save_checkpoint,
 )
 from kgrec.training.link_task import LINK
+from kgrec.training.step import Batches, Step
 from kgrec.training.stopping import Stopping
 from kgrec.training.tasks import Task
 
@@ -53,7 +57,11 @@ class TrainingConfig(BaseModel):
     task_weights: dict[str, float] = Field(
         default={}, description="weights of other losses by name (retrieval, click, conversion), >= 0; default 1"
     )
-    balancing: str = Field(default="fixed", description="how the losses are combined: fixed")
+    balancing: BalancerName = Field(
+        default=BalancerName.FIXED,
+        description="how the losses become one update; kg_weight and task_weights stay their prior in all methods",
+    )
+    balancing_options: BalancingOptions = BalancingOptions()
     patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
     evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
     checkpoint_every: int = Field(default=5, ge=1, description="epochs between two saves of the state, >= 1")
@@ -62,17 +70,13 @@ class TrainingConfig(BaseModel):
     )
 
     def model_post_init(self, context: object, /) -> None:
-        """Refuse an unknown balancer or a negative weight."""
-        if self.balancing not in BALANCERS:
-            guess = nearest(self.balancing, BALANCERS)
-            what = f"no balancing {self.balancing!r}; known: {', '.join(BALANCERS)}"
-            raise InputError(Problem("training.balancing", what, f"write {guess or 'fixed'!r}"))
+        """Refuse a negative weight."""
         if any(weight < 0 for weight in self.task_weights.values()):
             raise InputError(Problem("training.task_weights", "a weight below 0", "use 0 to leave a loss out"))
 
-    def balancer(self) -> Balancer:
+    def balancer(self, seed: int) -> Balancer:
         """Return a new balancer with the configured weights."""
-        return BALANCERS[self.balancing]({LINK: self.kg_weight, **self.task_weights})
+        return BALANCERS[self.balancing]({LINK: self.kg_weight, **self.task_weights}, self.balancing_options, seed)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Progress:
 class TrainingResult:
     """What training gave. The network itself holds `best_state` when `train` returns.
 
-    history: one dict an epoch: "epoch", "loss/NAME" for each loss, "validation/NAME" where it was evaluated.
+    history: one dict an epoch: "epoch", "loss/NAME" for each loss, "weight/NAME" where the balancer moves weights,
+    "validation/NAME" where it was evaluated.
     best_epoch counts from 1, the number of epochs the best state was trained for.
     """
 
@@ -105,6 +110,7 @@ def train(
     seed: int,
     evaluate: Callable[[Network], Mapping[str, float]],
     *,
+    held_out: Sequence[Task] = (),
     checkpoint: Path | None = None,
     owner: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -114,16 +120,20 @@ def train(
     The task with most rows sets the steps of an epoch; the others' batches are spread evenly over them, so that every
     row of every task is seen once an epoch (of tasks with more than `epoch_steps` batches, a random part).
     `evaluate` sees the network in evaluation mode and returns validation metrics, of which "objective" (larger is
-    better) decides. With a `checkpoint` of the same `owner` (a fingerprint
-    of data, configs and seed) training goes on from there, bit for bit as if it had never stopped.
+    better) decides. `held_out`: the same tasks over rows of validation, for a balancer that looks ahead. With a
+    `checkpoint` of the same `owner` (a fingerprint of data, configs and seed) training goes on from there, bit for bit
+    as if it had never stopped.
 
-    Raises FloatingPointError when a loss is no longer finite.
+    Raises DivergedError when a loss is no longer finite, InputError for a balancer that looks ahead at nothing.
     """
     with reproducible(config.threads):
-        optimiser, balancer = _optimiser(network, config), config.balancer()
+        optimiser, balancer = _optimiser(network, config), config.balancer(seed)
+        if balancer.looks_ahead and not held_out:
+            what = f"{config.balancing.value} weighs by rows of the validation part, and there are none"
+            raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
         state = _start(network, optimiser, balancer, config, checkpoint, owner)
         while state.epoch < config.epochs and not state.stopping.should_stop:
-            figures = _one_epoch(network, tasks, optimiser, balancer, config, seed, state.epoch)
+            figures = _one_epoch(network, tasks, held_out, optimiser, balancer, config, seed, state.epoch)
             state.epoch += 1
             if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
                 figures |= _look_at_validation(network, evaluate, state)
@@ -144,6 +154,7 @@ def train(
 def _one_epoch(
     network: Network,
     tasks: Sequence[Task],
+    held_out: Sequence[Task],
     optimiser: torch.optim.Optimizer,
     balancer: Balancer,
     config: TrainingConfig,
@@ -151,31 +162,41 @@ def _one_epoch(
     epoch: int,
 ) -> dict[str, float]:
     network.train()
-    totals: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    series: dict[str, list[float]] = {}
+    ahead = _endless(held_out if balancer.looks_ahead else (), config, seed, epoch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dropout", epoch))
         for batches in _schedule(tasks, config, seed, epoch):
             optimiser.zero_grad(set_to_none=True)
-            encoded = network.encode()
-            losses: dict[str, Tensor] = {}
-            for task, batch in batches:
-                losses.update(task.losses(network, encoded, batch))
-            balancer.backward(losses)
+            step = Step(network, batches, cut=balancer.cuts_trunk, held_out=next(ahead))
+            balancer.backward(step)
             optimiser.step()
-            for name, loss in losses.items():
-                totals[name] = totals.get(name, 0.0) + loss.item()
-                counts[name] = counts.get(name, 0) + 1
-    means = {f"loss/{name}": total / counts[name] for name, total in totals.items()}
-    broken = [name for name, mean in means.items() if not torch.isfinite(torch.tensor(mean))]
+            balancer.observe(step)
+            for name, loss in step.losses.items():
+                series.setdefault(f"loss/{name}", []).append(loss.item())
+                if name in balancer.weights:
+                    series.setdefault(f"weight/{name}", []).append(balancer.weights[name])
+    means = {name: sum(values) / len(values) for name, values in series.items()}
+    broken = [name for name, mean in means.items() if not math.isfinite(mean)]
     if broken:
-        raise FloatingPointError(f"not finite in epoch {epoch + 1}: {', '.join(broken)}; lower training.learning_rate")
+        what = f"training diverged: not finite in epoch {epoch + 1}: {', '.join(broken)}"
+        raise DivergedError(f"{what}\n  remedy:  lower training.learning_rate or training.tower_learning_rate")
+    losses = {name.removeprefix("loss/"): mean for name, mean in means.items() if name.startswith("loss/")}
+    balancer.end_epoch(losses)
     return means
 
 
-def _schedule(
-    tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int
-) -> Iterator[list[tuple[Task, Sequence[Tensor]]]]:
+def _endless(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int) -> Iterator[Batches]:
+    """Yield a batch of each task for as long as one is wanted, in an order drawn anew for each epoch."""
+    streams = []
+    for task in tasks:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", task.name, epoch))
+        streams.append((task, cycle(task.batches(generator, max(1, -(-task.rows // config.batch_size))))))
+    while True:
+        yield [(task, next(batches)) for task, batches in streams]
+
+
+def _schedule(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int) -> Iterator[Batches]:
     """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall.
 
     A task with more batches than `epoch_steps` gives the first of them, in an order drawn anew for each epoch.

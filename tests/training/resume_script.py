@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,23 +17,26 @@ from tests.training.worlds_of_tensors import SMALL, cosine_objective, exposures,
 CONFIG = TrainingConfig(epochs=12, batch_size=64, patience=0, evaluate_every=2, checkpoint_every=1, threads=1)
 
 
-def run(checkpoint: Path | None, epochs: int = CONFIG.epochs) -> tuple[Network, TrainingResult]:
+def tell(progress: Progress) -> None:
+    """Say which epoch is done."""
+    sys.stdout.write(f"{progress.epoch}\n")
+    sys.stdout.flush()
+
+
+def run(
+    checkpoint: Path | None, config: TrainingConfig = CONFIG, progress: Callable[[Progress], None] = tell
+) -> tuple[Network, TrainingResult]:
     """Train all three tasks on the planted world, from the checkpoint where there is one."""
     shape, data, genre_I = tastes()
     table, *_ = exposures(300, impressions=True)
     shape = shape.model_copy(update={"heads": table.heads, "num_numeric": 2, "cardinalities": (3,)})
     data = replace(data, exposures=table)
     network = make_network(shape, SMALL, data, seed=3)
-
-    def tell(progress: Progress) -> None:
-        sys.stdout.write(f"{progress.epoch}\n")
-        sys.stdout.flush()
-
-    tasks = make_tasks(shape, data, TaskConfig(full_softmax_items=0, sampled_items=16, sampled_entities=8))
-    config = CONFIG.model_copy(update={"epochs": epochs})
+    losses = TaskConfig(full_softmax_items=0, sampled_items=16, sampled_entities=8)
+    later = replace(data, positives=tastes(seed=1)[1].positives, exposures=exposures(100, impressions=True, seed=1)[0])
     result = train(
-        network, tasks, config, 3, lambda model: cosine_objective(model, genre_I),
-        checkpoint=checkpoint, owner="world", progress=tell,
+        network, make_tasks(shape, data, losses), config, 3, lambda model: cosine_objective(model, genre_I),
+        held_out=make_tasks(shape, later, losses), checkpoint=checkpoint, owner="world", progress=progress,
     )  # fmt: skip
     return network, result
 

@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from kgrec.errors import InputError
+from kgrec.errors import DivergedError, InputError
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Encoded, Network
 from kgrec.model.propagation import GraphEdges
+from kgrec.training.balancer import BalancerName
 from kgrec.training.tasks import TaskConfig, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, train
 from tests.training.worlds_of_tensors import SMALL, cosine_objective, exposures, relatives, tastes
@@ -198,10 +200,13 @@ def test_faults_are_told() -> None:
     network = make_network(shape, SMALL, data, 1)
     with torch.no_grad():
         network.tables.users_UD.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="learning_rate"):
+    with pytest.raises(DivergedError, match=r"retrieval(.|\n)*remedy(.|\n)*learning_rate") as diverged:
         train(network, tasks(), FAST, 1, constant)
-    with pytest.raises(InputError, match="fixed"):
+    assert diverged.value.exit_status == 1
+    with pytest.raises(ValidationError, match="fixed"):
         TrainingConfig(balancing="fixt")
+    with pytest.raises(InputError, match="validation"):
+        train(network, tasks(), FAST.model_copy(update={"balancing": BalancerName.META}), 1, constant)
     with pytest.raises(InputError, match="below 0"):
         TrainingConfig(task_weights={"click": -1})
 
