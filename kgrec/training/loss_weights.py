@@ -56,7 +56,7 @@ class DynamicWeightAverage(Balancer):
 
     def factors(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the factors of this epoch for all losses that were seen in two epochs."""
-        known = [name for name, pair in self._last.items() if not pair[0].isnan()]
+        known = [name for name, pair in sorted(self._last.items()) if not pair[0].isnan()]  # one order of summing
         if not known:
             return dict.fromkeys(losses, 1.0)
         rate_T = torch.stack([self._last[name][1] / self._last[name][0].clamp(min=_SMALLEST) for name in known])
@@ -75,7 +75,7 @@ class DynamicWeightAverage(Balancer):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` returned."""
-        self._last = dict(sorted(state.items()))
+        self._last = dict(state)
 
 
 class Famo(Balancer):
