@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from pipelines import commands_service
+from pipelines import commands_graph, commands_service
 from pipelines.options import common
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -38,7 +38,7 @@ def _chain_command(name: str, until: str, text: str) -> None:
 _chain_command("run", "promote", "Run the whole chain: ingest, features, graph, train, evaluate, index, promote.")
 _chain_command("ingest", "ingest", "Read and check the data.")
 _chain_command("features", "features", "Compute point-in-time features (and what they need).")
-_chain_command("graph", "graph", "Build the knowledge graph (and what it needs).")
+main.add_command(commands_graph.graph)
 _chain_command("train", "train", "Train the model (and what it needs).")
 _chain_command("index", "index", "Build the nearest-neighbour index (and what it needs).")
 

@@ -72,6 +72,8 @@ def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
             assert words[0] in known, f"no option {words[0]}"
         elif words[0] in PLACEHOLDERS:
             return command, []
+        elif words[0] not in command.commands and hasattr(command, "fallback"):
+            return command.commands[command.fallback], words
         else:
             assert words[0] in command.commands, f"no command {words[0]!r}"
             command = command.commands[words[0]]

@@ -1,0 +1,97 @@
+"""`kgrec graph`: building the graph, and looking at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipelines.options import common
+
+
+class BuildUnlessNamed(click.Group):
+    """A group whose first word may be a CONFIG: whatever is no subcommand goes to the command `build`."""
+
+    fallback = "build"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `build` in front where no subcommand is named."""
+        asks_for_help = bool(args) and args[0] in ctx.help_option_names
+        if args and not asks_for_help and args[0] not in self.commands:
+            args = [self.fallback, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=BuildUnlessNamed, help="Build the knowledge graph (kgrec graph CONFIG), report on it, draw it.")
+def graph() -> None:
+    """Build the knowledge graph, report on it, draw it."""
+
+
+@graph.command()
+@click.argument("config")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@common
+def build(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> int:
+    """Build the knowledge graph of CONFIG (and what it needs); `kgrec graph CONFIG` is the same."""
+    from pipelines.chain import run_config
+
+    return run_config(config, overrides, workspace, until="graph", as_json=as_json)
+
+
+@graph.command(name="show")
+@click.option("--entity", required=True, help="An id, label or title: an item or any other entity.")
+@click.option("--hops", type=click.IntRange(1, 4), default=2, show_default=True, help="How far to go.")
+@click.option("--out", required=True, metavar="FILE", help="The HTML file to write.")
+@common
+def show_graph(entity: str, hops: int, out: str, workspace: str, as_json: bool) -> None:
+    """Draw what lies around an entity, as one HTML file that needs no network."""
+    from pathlib import Path
+
+    from kgrec.chain.graph_view import draw_neighbourhood
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    drawn = draw_neighbourhood(Workspace(workspace, must_exist=True), entity, hops, Path(out))
+    if as_json:
+        show.as_json(drawn)
+    else:
+        click.echo(f"{drawn['entity']}: {drawn['branches']} names within {hops} hops, in {drawn['file']}")
+
+
+@graph.command()
+@common
+def report(workspace: str, as_json: bool) -> None:
+    """Report on the graph that was built last: coverage, each relation, hubs, what was merged and found."""
+    from kgrec.chain.graph_view import newest_graph
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    view = newest_graph(Workspace(workspace, must_exist=True))
+    rows = [] if view.report is None else view.report.to_dicts()
+    if as_json:
+        show.as_json({"facts": dict(view.facts), "relations": rows})
+    else:
+        _print_report(view.facts, rows)
+
+
+def _print_report(facts: Any, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from pipelines.show import console
+
+    table = Table(title="Relations, the largest first", title_justify="left")
+    for name in ("relation", "triples", "items", "tails a head", "heads a tail", "inverse of", "symmetric"):
+        table.add_column(name, justify="left" if name in ("relation", "inverse of") else "right")
+    names = {row["relation_row"]: row["id"] for row in rows}
+    for row in rows:
+        table.add_row(
+            row["id"], f"{row['triples']:,}", f"{row['items']:.0%}", f"{row['fan_out']:.1f} (max {row['fan_out_max']})",
+            f"{row['fan_in']:.1f} (max {row['fan_in_max']})", names.get(row["inverse_of"], "-"),
+            f"{row['symmetric']:.0%}" if row["symmetric"] else "-",
+        )  # fmt: skip
+    console.print(table)
+    for name, value in facts.items():
+        if name not in ("triples_per_relation", "hubs"):
+            console.print(f"{name.replace('_', ' ')}: {value}", markup=False)
+    hubs = ", ".join(f"{hub['name']} ({hub['degree']:,})" for hub in facts.get("hubs", []))
+    console.print(f"hubs: {hubs or 'none'}", markup=False)
