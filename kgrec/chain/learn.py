@@ -27,6 +27,7 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
+from kgrec.training.relations import summary
 from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
@@ -89,6 +90,8 @@ def learn(
             "blocks": blocks,
             "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
             "graph_alone": chosen,
+            "balancing": config.training.balancing.value,
+            "relations": summary(result.history),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
 

@@ -48,6 +48,7 @@ def write_run_report(
         data_card=_data_card(parts),
         warnings=parts["split"].facts.get("split", {}).get("warnings", []),
         training=history,
+        relations=parts["train"].facts.get("relations", {}),
         examples=examples,
         stages={name: asdict(report) for name, report in run.reports.items()},
         peak_rss_mb=max([peak_rss_mb(), *(report.peak_rss_mb for report in run.reports.values())]),

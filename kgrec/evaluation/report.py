@@ -37,6 +37,7 @@ EXPLANATIONS: Final = {
     "positive_rate": "how often it happens at all",
     "hits": "share of missing ends of triples that are guessed within the first places",
 }
+_NOT_DRAWN: Final = ("epoch", "cosine", "correlation", "affinity")  # relations of tasks have a table
 _LINES: Final = {
     "click": ("Click", "Will a shown item be clicked?"),
     "conversion": ("Conversion, given a click", "Will a clicked item be converted? Clicked rows only."),
@@ -63,7 +64,8 @@ class ReportData:
 
     metrics: {"validation": ..., "test": ...}, each as `kgrec run --json` prints them. baselines: name -> test ranking
     metrics. baseline_settings: name -> what validation chose. left_out: name -> why it is not there.
-    data_card: section -> {label: value}. training: one mapping per epoch ("epoch" and figures).
+    data_card: section -> {label: value}. training: one mapping per epoch ("epoch" and figures). relations: how
+    the tasks relate, as training summed it up ("names", a matrix a kind, "proposal").
     stages: name -> {"seconds": ..., "cached": ...}. promoted is None where no gate was asked.
     """
 
@@ -79,6 +81,7 @@ class ReportData:
     data_card: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     training: Sequence[Mapping[str, float]] = ()
+    relations: Mapping[str, Any] = field(default_factory=dict)
     examples: Sequence[Example] = ()
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     peak_rss_mb: float | None = None
@@ -272,7 +275,8 @@ def _bars(row: Mapping[str, Any], baselines: Mapping[str, Metrics]) -> str:
 
 def _curves(training: Sequence[Mapping[str, float]]) -> str:
     """Return one small line drawing per figure that training logged at two epochs or more."""
-    names = list(dict.fromkeys(name for epoch in training for name in epoch if name != "epoch"))
+    drawn = (name for epoch in training for name in epoch if name.partition("/")[0] not in _NOT_DRAWN)
+    names = list(dict.fromkeys(drawn))
     charts = []
     for name in names:
         values = [

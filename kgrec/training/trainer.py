@@ -29,6 +29,7 @@ from kgrec.training.checkpoint import (
     save_checkpoint,
 )
 from kgrec.training.link_task import LINK
+from kgrec.training.relations import look, loss_correlations
 from kgrec.training.step import Batches, Step
 from kgrec.training.stopping import Stopping
 from kgrec.training.tasks import Task
@@ -62,6 +63,9 @@ class TrainingConfig(BaseModel):
         description="how the losses become one update; kg_weight and task_weights stay their prior in all methods",
     )
     balancing_options: BalancingOptions = BalancingOptions()
+    relations_every: int = Field(
+        default=1, ge=0, description="epochs between two looks at how the tasks' gradients relate, >= 0; 0 = never"
+    )
     patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
     evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
     checkpoint_every: int = Field(default=5, ge=1, description="epochs between two saves of the state, >= 1")
@@ -93,7 +97,7 @@ class TrainingResult:
     """What training gave. The network itself holds `best_state` when `train` returns.
 
     history: one dict an epoch: "epoch", "loss/NAME" for each loss, "weight/NAME" where the balancer moves weights,
-    "validation/NAME" where it was evaluated.
+    how the tasks relate (`kgrec.training.relations`), "validation/NAME" where it was evaluated.
     best_epoch counts from 1, the number of epochs the best state was trained for.
     """
 
@@ -135,6 +139,8 @@ def train(
         while state.epoch < config.epochs and not state.stopping.should_stop:
             figures = _one_epoch(network, tasks, held_out, optimiser, balancer, config, seed, state.epoch)
             state.epoch += 1
+            if config.relations_every and state.epoch % config.relations_every == 0:
+                figures |= look(network, tasks, seed, state.epoch)
             if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
                 figures |= _look_at_validation(network, evaluate, state)
             state.history.append({"epoch": float(state.epoch), **figures})
@@ -183,6 +189,8 @@ def _one_epoch(
         raise DivergedError(f"{what}\n  remedy:  lower training.learning_rate or training.tower_learning_rate")
     losses = {name.removeprefix("loss/"): mean for name, mean in means.items() if name.startswith("loss/")}
     balancer.end_epoch(losses)
+    if config.relations_every:
+        means |= loss_correlations({name: series[f"loss/{name}"] for name in losses})
     return means
 
 

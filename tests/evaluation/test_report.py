@@ -156,3 +156,23 @@ def test_a_browser_shows_it_without_an_error(written, tmp_path):
     assert "NDCG@10 .131 against .127 of ease." in done.stdout
     assert "owned</title>" not in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+def test_how_the_tasks_relate_is_a_table_and_no_curve(tmp_path):
+    relations = {
+        "names": ["retrieval", EVIL],
+        "gradient_cosine": [[1.0, -0.25], [-0.25, 1.0]],
+        "loss_correlation": [[1.0, None], [None, 1.0]],
+        "affinity": [[None, 0.01234], [-0.5, None]],
+        "proposal": f"Train {EVIL} on its own.",
+    }
+    history = [{"epoch": n, "loss": 1.0 * n, "cosine/a/b": 0.1 * n, "affinity/a/b": 0.2} for n in range(3)]
+    write_report(tmp_path / "report.html", replace(DATA, relations=relations, training=history))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "How the tasks relate" in page
+    assert "-.250" in page
+    assert ">-<" in page
+    assert "cosine/a/b" not in page
+    assert "<script" not in page
+    write_report(tmp_path / "plain.html", DATA)
+    assert "How the tasks relate" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
