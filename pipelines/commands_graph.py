@@ -74,6 +74,24 @@ def report(workspace: str, as_json: bool) -> None:
         _print_report(view.facts, rows)
 
 
+@graph.command()
+@click.option("--out", required=True, metavar="FILE", help="The CSV file to write.")
+@common
+def review(out: str, workspace: str, as_json: bool) -> None:
+    """Write the links found by name that wait for a person; fill in `verdict` and name the file in the config."""
+    from pathlib import Path
+
+    from kgrec.chain.graph_view import write_review
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    written = write_review(Workspace(workspace, must_exist=True), Path(out))
+    if as_json:
+        show.as_json(written)
+    else:
+        click.echo(f"{written['links']} links of {written['items']} items to review, in {written['file']}")
+
+
 def _print_report(facts: Any, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 

@@ -10,8 +10,11 @@ from typing import Any, Final
 import polars as pl
 
 from kgrec.artifacts import MANIFEST, Artifact, load_artifact, write_atomically
+from kgrec.columns import ITEM
+from kgrec.data.ingest import FOUND_LINKS_FILE
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
+from kgrec.graph.linking import REVIEW, VERDICT
 from kgrec.graph.picture import Surroundings, picture_page
 from kgrec.serving.package import GRAPH_NODES, GRAPH_TRIPLES, ITEMS, RELATIONS
 from kgrec.serving.versions import read_registry
@@ -57,6 +60,24 @@ def newest_graph(workspace: Workspace) -> GraphView:
         remedy = "build one with `kgrec graph CONFIG` or `kgrec run CONFIG`"
         raise InputError(Problem(str(workspace.shown), "the workspace has no graph yet", remedy))
     return _view("the graph built last", load_artifact(manifests[-1].parent), "triples.parquet", "nodes.parquet")
+
+
+def write_review(workspace: Workspace, out: Path) -> dict[str, Any]:
+    """Write the links that wait for a person as CSV, the column `verdict` empty; return how many there are.
+
+    They are those of the newest ingest; InputError when it found no links by name.
+    """
+    manifests = sorted((workspace.store.root / "ingest").glob(f"*/{MANIFEST}"), key=lambda m: (m.stat().st_mtime_ns, m))
+    if not manifests or not load_artifact(manifests[-1].parent).has(FOUND_LINKS_FILE):
+        remedy = "set knowledge.linking in the config and run `kgrec ingest CONFIG`"
+        raise InputError(Problem(str(workspace.shown), "no links were found by name", remedy))
+    found = pl.read_parquet(load_artifact(manifests[-1].parent).file(FOUND_LINKS_FILE))
+    waiting = found.filter(pl.col(VERDICT) == REVIEW).with_columns(pl.lit("").alias(VERDICT))
+    try:
+        waiting.write_csv(out)
+    except OSError as error:
+        raise InputError(Problem(str(out), f"cannot be written: {error.strerror}", "name another --out")) from None
+    return {"links": waiting.height, "items": waiting[ITEM].n_unique(), "file": str(out)}
 
 
 def _view(origin: str, artifact: Artifact, triples: str, nodes: str) -> GraphView:

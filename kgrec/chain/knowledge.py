@@ -45,7 +45,7 @@ def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
 
 
 def _has_links(config: KnowledgeConfig) -> bool:
-    return config.links is not None
+    return config.links is not None or config.linking is not None
 
 
 def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact, out: Path) -> KnowledgeGraph:

@@ -35,6 +35,7 @@ from kgrec.data.contracts import (
 from kgrec.data.interactions import Log, read_interactions
 from kgrec.data.knowledge import Knowledge, KnowledgeConfig
 from kgrec.data.links import Links, entities_of, read_links
+from kgrec.data.naming import link_by_name, link_facts
 from kgrec.data.roles import InteractionsConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig, read_items, read_users
 from kgrec.data.sources import digest_of, digest_of_files
@@ -49,6 +50,7 @@ TRIPLES_FILE: Final = "triples.parquet"
 LINKS_FILE: Final = "links.parquet"
 LABELS_FILE: Final = "labels.parquet"
 NUMBERS_FILE: Final = "numbers.parquet"
+FOUND_LINKS_FILE: Final = "found_links.parquet"
 ATTRIBUTES_FILE: Final = "attributes.parquet"
 QUARANTINE_FILE: Final = "quarantine.parquet"
 
@@ -93,10 +95,19 @@ def ingest(
         known = catalogue[ITEM] if judged and not findings.problems else None
         with findings.collecting():
             links = read_links(knowledge, knowledge.links, base, scratch, findings, known, entities_of(triples))
+    found = None
+    if knowledge is not None and knowledge.linking is not None and judged and not findings.problems:
+        progress("linking items to entities by name")
+        with findings.collecting():
+            named = link_by_name(knowledge, knowledge.linking, graph, triples, item_table, base, findings)
+            links, found = named or (None, None)
     findings.refuse_if_any()
     progress("writing the canonical tables")
     facts = _write_log(log, out) | {"users": _write_users(log, user_table, out)}
     facts |= _write_graph(knowledge, graph, triples, links, catalogue, item_table, out)
+    if found is not None:
+        found.write_parquet(out / FOUND_LINKS_FILE)
+        facts["linking"] = link_facts(found, facts["items"])
     facts |= {"triples_repeated": repeated, **graph.counts}
     findings.write_quarantine(out / QUARANTINE_FILE)
     return facts | {
@@ -169,6 +180,8 @@ def input_digests(
     if knowledge is not None:
         paths = {f"knowledge.triples[{at}]": path for at, path in enumerate(knowledge.triples)}
         paths |= {"knowledge.links": knowledge.links, "knowledge.labels": knowledge.labels}
+        if knowledge.linking is not None:
+            paths["knowledge.linking.verdicts"] = knowledge.linking.verdicts
     for name, path in paths.items():
         if path is not None:
             with findings.collecting():

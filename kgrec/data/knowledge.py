@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kgrec.columns import (
     ATTRIBUTES_SCHEMA,
@@ -28,6 +28,7 @@ from kgrec.columns import (
 from kgrec.data.cells import KnowledgeTable, RelationColumn
 from kgrec.data.checks import Tolerance
 from kgrec.data.rdf import ENGLISH
+from kgrec.graph.linking import LinkingConfig
 from kgrec.graph.merging import MergingConfig, once
 
 TOLERATED_KEY: Final = "knowledge.tolerated"
@@ -65,12 +66,19 @@ class KnowledgeConfig(BaseModel):
         description="column of the tables of triples that says when a triple could first be known; absent or blank: "
         "always. A triple known only after the end of train is no part of train",
     )
+    linking: LinkingConfig | None = Field(None, description="find the links by title and label; goes without `links`")
     merging: MergingConfig = MergingConfig()
     validation: float = Field(0.025, ge=0.0, lt=1.0, description="share of the triples held out for choosing, 0-1")
     test: float = Field(0.05, ge=0.0, lt=1.0, description="share of the triples held out for testing, 0-1")
     tolerated: float = Field(
         0.0, ge=0.0, le=1.0, description="share of the rows of one input that may be bad and left out, 0-1"
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_links(self) -> KnowledgeConfig:
+        if self.links is not None and self.linking is not None:
+            raise ValueError("give either `links`, a table, or `linking`, how to find them")
+        return self
 
     def tolerance(self) -> Tolerance:
         """Return how many of the rows of one knowledge input may be bad."""
