@@ -24,6 +24,7 @@ from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
+from kgrec.serving.policy import read_policy
 from kgrec.training.tasks import TaskConfig
 from kgrec.training.trainer import TrainingConfig
 
@@ -95,7 +96,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> LoadedConfig
                 'add [interactions] with path = "events.parquet"',
             )
         )
-    return LoadedConfig(config, path.resolve().parent, str(path))
+    base = path.resolve().parent
+    if config.gate.policy is not None:
+        read_policy(base / config.gate.policy)  # what is wrong with it is told now, not after the training
+    return LoadedConfig(config, base, str(path))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

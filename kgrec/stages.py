@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from kgrec.artifacts import Artifact
 from kgrec.chain import judge, knowledge, learn, prepare, tuning
+from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
-from kgrec.chain.release import Made, Released, read_figures, release
+from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
 from kgrec.workspace import Workspace

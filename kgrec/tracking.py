@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from kgrec.errors import KgrecError
-from kgrec.workspace import Workspace
+from kgrec.workspace import Workspace, person
 
 KEY_TAG: Final = "kgrec.key"
 VERSION_TAG: Final = "kgrec.version"
@@ -124,12 +125,26 @@ class Tracking:
         self._client.set_terminated(run_id, "FINISHED")
 
     def set_promoted(self, name: str, version: str) -> None:
-        """Point the alias `promoted` of the registered model at a version of kgrec."""
+        """Point the alias `promoted` of the registered model at a version of kgrec; tags say who served what when."""
         number = self._registered(name, version)
         if number is None:
             logger.warning("version %s of %s is not registered in MLflow; its alias was not moved", version, name)
             return
+        now = datetime.now(UTC).isoformat("T", "seconds")
+        before = self._aliased(name)
+        if before == number:
+            return
+        if before is not None:
+            self._client.set_model_version_tag(name, before, "kgrec.served_until", now)
         self._client.set_registered_model_alias(name, ALIAS, number)
+        for tag, value in (("kgrec.served_since", now), ("kgrec.served_by", person())):
+            self._client.set_model_version_tag(name, number, tag, value)
+
+    def _aliased(self, name: str) -> str | None:
+        try:
+            return str(self._client.get_model_version_by_alias(name, ALIAS).version)
+        except MlflowException:
+            return None
 
     def model_uri(self, name: str, version: str) -> str:
         """Return the URI under which MLflow loads a version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 from collections.abc import Iterator
@@ -72,6 +73,14 @@ class Workspace:
         for folder in (self.root, self.checkpoints, self.runs):
             for part in folder.glob(".*.part"):
                 part.unlink(missing_ok=True)
+
+
+def person() -> str:
+    """Return the name of the account that runs this process, or `unknown`."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
 
 
 def _holder(note: Path) -> str:

@@ -256,3 +256,12 @@ def test_the_demo_config_is_valid():
     path = Path(__file__).parents[1] / "configs" / "ml-100k.toml"
     loaded = load_config(path)
     assert loaded.config.name == tomllib.loads(path.read_text())["name"]
+
+
+def test_a_policy_of_the_gate_is_read_with_the_config_and_its_faults_are_told_at_once(tmp_path):
+    path = tmp_path / "shop.toml"
+    path.write_text('[interactions]\npath = "log.csv"\n[gate]\npolicy = "rules.toml"\n')
+    with pytest.raises(InputError, match="policy cannot be read"):
+        load_config(path)
+    (tmp_path / "rules.toml").write_text("[paired]\nsignificance = 0.01\n")
+    assert load_config(path).config.gate.policy == "rules.toml"

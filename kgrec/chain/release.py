@@ -9,47 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import polars as pl
-import torch
-
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, fingerprint, write_atomically
+from kgrec.chain.candidate import Made, gate_rules, judge_candidate
 from kgrec.chain.context import Meter, Run
 from kgrec.chain.judge import BASELINE_FILE, METRICS
-from kgrec.chain.learn import HISTORY, chosen_tasks
-from kgrec.chain.questions import Judge
+from kgrec.chain.learn import HISTORY
 from kgrec.chain.reporting import write_run_report
-from kgrec.data.vocabulary import Vocabulary
-from kgrec.errors import KgrecError
-from kgrec.evaluation.pairs import Pairs
-from kgrec.evaluation.protocol import Scorer, answer, judge_ranking, with_fallback
 from kgrec.serving import versions
-from kgrec.serving.gate import Verdict, judge
-from kgrec.serving.package import ITEMS, USERS, write_version
-from kgrec.serving.recommend import Version, open_version
+from kgrec.serving.gate import Verdict
+from kgrec.serving.package import write_version
 from kgrec.serving.versions import VersionRecord
 from kgrec.tracking import RunRecord, Tracking
 
 _SAMPLE_USERS: Final = 5
-
-
-@dataclass(frozen=True)
-class Made:
-    """The artifacts of one run; features and index are absent where there is nobody to recommend to."""
-
-    ingested: Artifact
-    log: Artifact
-    features: Artifact | None
-    graph: Artifact
-    trained: Artifact
-    evaluated: Artifact
-    index: Artifact | None
-
-    def parts(self) -> dict[str, Artifact]:
-        """Return what there is, by stage."""
-        named = {"ingest": self.ingested, "split": self.log, "features": self.features, "graph": self.graph,
-                 "train": self.trained, "evaluate": self.evaluated, "index": self.index}  # fmt: skip
-        return {name: artifact for name, artifact in named.items() if artifact is not None}
 
 
 @dataclass(frozen=True)
@@ -114,7 +87,7 @@ def read_figures(evaluated: Artifact) -> tuple[dict[str, Any], dict[str, Any]]:
 def run_key(run: Run, made: Made) -> str:
     """Return the fingerprint of a whole run: what was made, and the gate's rules."""
     digests = {name: artifact.digest for name, artifact in made.parts().items()}
-    return fingerprint({"parts": digests, "gate": run.config.gate.model_dump(mode="json"), "name": run.config.name})
+    return fingerprint({"parts": digests, "gate": gate_rules(run), "name": run.config.name})
 
 
 def _read_back(run: Run, path: Path) -> Released:
@@ -132,7 +105,7 @@ def _register(
     artifact = _version_artifact(run, made)
     known = versions.read_registry(run.workspace).by_key(artifact.key)
     if known is None:
-        verdict = _verdict(run, made, artifact, figures, baselines)
+        verdict = judge_candidate(run, made, artifact, figures, baselines)
         known = versions.register(
             run.workspace,
             VersionRecord(
@@ -151,7 +124,7 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
         raise ValueError("a version needs an index")
     config = run.config
     settings = {"exclude_seen": config.evaluation.exclude_seen, "target": config.evaluation.target,
-                "name": config.name, "gate": config.gate.model_dump(mode="json"),
+                "name": config.name, "gate": gate_rules(run),
                 "index": config.index.model_dump(mode="json")}  # fmt: skip
     inputs = {"split": made.log.digest, "graph": made.graph.digest, "train": made.trained.digest,
               "index": index.digest, "evaluate": made.evaluated.digest}  # fmt: skip
@@ -165,71 +138,6 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
         return facts | {"index": config.index.model_dump(mode="json")}
 
     return run.workspace.store.build("version", inputs, settings, make)[0]
-
-
-def _verdict(
-    run: Run, made: Made, artifact: Artifact, figures: Mapping[str, Any], baselines: Mapping[str, Any]
-) -> Verdict:
-    fault = _load_fault(artifact)
-    others = {
-        name: found["test"].get("ranking", {}) for name, found in baselines.items() if "test" in found
-    }  # fmt: skip
-    champion = _promoted_figures(run, made)
-    return judge(run.config.gate, figures.get(c.TEST, {}).get("ranking", {}), others, champion, fault)
-
-
-def _load_fault(artifact: Artifact) -> str | None:
-    """Load the stored version as a service would and ask it; return what went wrong."""
-    try:
-        version = open_version(artifact.path)
-        users = version.users.entries.head(_SAMPLE_USERS).to_list()
-        answered = version.recommend([*users, "\x00nobody"], k=1)
-        if answered[c.SCORE].is_nan().any():
-            return "a score is not a number"
-        if answered.height == 0:
-            return "it recommends nothing to anybody"
-    except (KgrecError, OSError, ValueError, KeyError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _promoted_figures(run: Run, made: Made) -> tuple[str, Mapping[str, Any]] | None:
-    """Ask the promoted version the candidate's own test question."""
-    registry = versions.read_registry(run.workspace)
-    record = registry.find(registry.promoted) if registry.promoted else None
-    if record is None or record.name != run.config.name:
-        return None
-    champion = open_version(run.workspace.store.path("version", record.key), record.version)
-    asker = Judge(run.config.evaluation, made.log, None, made.graph, chosen_tasks(run, made.ingested))
-    question = asker.question(c.TEST)
-    scorer = _scores_of(champion, made.log, question.history)
-    found = judge_ranking(question, answer(question, scorer, max(run.config.evaluation.k)), run.config.evaluation)
-    return record.version, found.get("ranking", {})
-
-
-def _scores_of(version: Version, log: Artifact, history: Pairs) -> Scorer:
-    """Return another version's scores over this log's rows; an item that it does not know is never shown."""
-    items, users = Vocabulary.load(log.file(ITEMS)), Vocabulary.load(log.file(USERS))
-    its_rows = version.items.rows(items.entries)
-    known_I = torch.tensor(its_rows.is_not_null().to_numpy())
-    its_rows_I = torch.tensor(its_rows.fill_null(0).to_numpy().astype("int64"))
-    items_ID = torch.as_tensor(version.item_vectors_ID)[its_rows_I]
-    popularity_I = torch.bincount(history.indices, minlength=len(items)).float().masked_fill(~known_I, float("-inf"))
-
-    def score(rows_B: torch.Tensor) -> torch.Tensor:
-        had = history.take(rows_B)
-        ids = users.ids(pl.Series(rows_B.numpy()))
-        bounds = had.indptr.tolist()
-        histories = {
-            user: its_rows_I[had.indices[start:end]][known_I[had.indices[start:end]]].numpy()
-            for user, start, end in zip(ids, bounds[:-1], bounds[1:], strict=True)
-        }
-        scores_BI = torch.as_tensor(version.vectors_of(ids, histories)) @ items_ID.T
-        blank_B = scores_BI.abs().sum(1) == 0
-        scores_BI[blank_B] = popularity_I
-        return scores_BI.masked_fill(~known_I, float("-inf"))
-
-    return with_fallback(score, history, popularity_I)
 
 
 def _track(

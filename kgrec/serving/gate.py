@@ -5,7 +5,7 @@ It accepts or refuses; it chooses nothing. So it may look at the test figures, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ class GateConfig(BaseModel):
     compare_with_promoted: bool = Field(
         True, description="Whether the candidate must not lose to the version that is served, on the same test part."
     )
+    policy: str | None = Field(
+        None, description="TOML file of further rules, relative to this one; mlflow/policy.toml is one to start from."
+    )
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ def judge(
     baselines: Mapping[str, Mapping[str, Any]],
     promoted: tuple[str, Mapping[str, Any]] | None,
     load_fault: str | None,
+    more: Sequence[tuple[bool, str]] = (),
 ) -> Verdict:
     """Compare the candidate's ranking figures with those of the baselines and of the promoted version.
 
     candidate and the others: metric name -> value, on the same test part. promoted: its version and figures, None
     when nothing is served yet. load_fault: what went wrong when the stored candidate was loaded and asked, or None.
+    more: the verdicts of a policy's rules (`kgrec.serving.policy.examine`), whether each holds and a sentence.
     """
     checks: list[tuple[bool, str]] = []
     if load_fault is None:
@@ -82,6 +87,7 @@ def judge(
         if enough and own < other:
             text += f", within the tolerance of {config.tolerance:.0%}"
         checks.append((enough, text))
+    checks += more
     ordered = sorted(checks, key=lambda check: check[0])
     reasons = tuple(text if enough else f"FAILED: {text}" for enough, text in ordered)
     return Verdict(all(enough for enough, _ in checks), reasons)

@@ -15,7 +15,7 @@ from typing import Any
 
 from kgrec.artifacts import write_atomically
 from kgrec.errors import ArtifactError, InputError, Problem, nearest
-from kgrec.workspace import Workspace
+from kgrec.workspace import Workspace, person
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _write(workspace: Workspace, registry: Registry) -> None:
 
 
 def _audit(workspace: Workspace, what: str, version: str, **details: Any) -> None:
-    line = {"time": datetime.now(UTC).isoformat("T", "seconds"), "what": what, "version": version, **details}
+    line = {"time": datetime.now(UTC).isoformat("T", "seconds"), "what": what, "version": version}
+    line |= {"by": person(), **details}
     text = json.dumps(line) + "\n"
     if workspace.audit.exists() and workspace.audit.read_bytes()[-1:] not in (b"", b"\n"):
         text = "\n" + text  # a crash cut the last line short: keep ours whole

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from kgrec.artifacts import ArtifactStore
+from kgrec.chain import candidate
 from kgrec.chain import release as chain_release
+from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run
-from kgrec.chain.release import Made, read_figures, release, run_key
+from kgrec.chain.release import read_figures, release, run_key
 from kgrec.config import LoadedConfig, RunConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import KgrecError
@@ -167,12 +169,12 @@ def test_the_promoted_version_is_asked_the_same_question(place):
     release(run_in(place), made_in(place, own=0.5))
     run = run_in(place)
     made = made_in(place, own=0.2)
-    number, figures = chain_release._promoted_figures(run, made)
+    number, figures = candidate.promoted_figures(run, made)
     assert number == "1"
     # bob's conversion of a: his vector puts b and c first. eve had the item that is gone, and nobody may show it.
     assert figures["num_users"] == 2
     assert figures[METRIC] == 0.0
-    assert chain_release._promoted_figures(run_in(place, name="other"), made) is None
+    assert candidate.promoted_figures(run_in(place, name="other"), made) is None
 
 
 def test_the_key_of_a_run_follows_what_was_made_the_gate_and_the_name(place):
@@ -195,7 +197,7 @@ def test_the_figures_of_a_baseline_that_was_left_out_are_absent(place):
 
 def test_a_stored_candidate_that_cannot_answer_is_told_to_the_gate(tmp_path, monkeypatch):
     artifact = make_version(ArtifactStore(tmp_path))
-    assert chain_release._load_fault(artifact) is None
+    assert candidate.load_fault(artifact) is None
 
     def answering(score):
         rows = [] if score is None else [("u", "a", "A", score)]
@@ -205,15 +207,15 @@ def test_a_stored_candidate_that_cannot_answer_is_told_to_the_gate(tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(Version, "recommend", answering(float("nan")))
-        assert chain_release._load_fault(artifact) == "a score is not a number"
+        assert candidate.load_fault(artifact) == "a score is not a number"
         patch.setattr(Version, "recommend", answering(None))
-        assert chain_release._load_fault(artifact) == "it recommends nothing to anybody"
+        assert candidate.load_fault(artifact) == "it recommends nothing to anybody"
         patch.setattr(Version, "recommend", lambda *args, **options: (_ for _ in ()).throw(KgrecError("no")))
-        assert chain_release._load_fault(artifact) == "KgrecError: no"
+        assert candidate.load_fault(artifact) == "KgrecError: no"
     path = artifact.file(package.VECTORS)
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    assert chain_release._load_fault(artifact).startswith("ArtifactError")
-    assert package.VECTORS in chain_release._load_fault(artifact)
+    assert candidate.load_fault(artifact).startswith("ArtifactError")
+    assert package.VECTORS in candidate.load_fault(artifact)
 
 
 def test_a_version_scores_another_log_by_ids_and_never_shows_what_it_does_not_know(tmp_path):
@@ -228,7 +230,7 @@ def test_a_version_scores_another_log_by_ids_and_never_shows_what_it_does_not_kn
     items, users = (Vocabulary.load(other.file(name)).entries.to_list() for name in (package.ITEMS, package.USERS))
     history = Pairs.of([0, 1, 1, 5], [2, 0, 3, 2], len(users), len(items))
     rows = torch.tensor([users.index(user) for user in ("ann", "zoe", "eve", "bob", "dan")])
-    scores = chain_release._scores_of(version, other, history)(rows).numpy()
+    scores = candidate.scores_of(version, other, history)(rows).numpy()
     assert np.isneginf(scores[:, 0]).all(), "the item is new"
     by_item = dict(zip(items, scores.T.tolist(), strict=True))
     ann, zoe, eve, bob, dan = range(5)
