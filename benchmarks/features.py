@@ -40,7 +40,8 @@ config = RepoConfig(registry=f"{folder}/registry.db", project="bench", provider=
                     entity_key_serialization_version=3)
 store = FeatureStore(config=config)
 user = Entity(name="user", join_keys=["user"], value_type=ValueType.INT64)
-view = FeatureView(name="f", entities=[user], ttl=timedelta(days=0), schema=[Field(name=f"f{i}", dtype=Float32) for i in range(3)],
+fields = [Field(name=f"f{i}", dtype=Float32) for i in range(3)]
+view = FeatureView(name="f", entities=[user], ttl=timedelta(days=0), schema=fields,
                    source=FileSource(path=f"{folder}/rows.parquet", timestamp_field="known_at"))
 store.apply([user, view])
 events = pd.read_parquet(f"{folder}/events.parquet").rename(columns={"time": "event_timestamp"})
@@ -105,7 +106,8 @@ def increment(days: int, a_day: int) -> dict[str, Any]:
     count = days * a_day
     log = pl.DataFrame(
         {
-            "user_row": draw.integers(0, 20_000, count, dtype=np.int32), "item_row": draw.integers(0, 5_000, count, dtype=np.int32),
+            "user_row": draw.integers(0, 20_000, count, dtype=np.int32),
+            "item_row": draw.integers(0, 5_000, count, dtype=np.int32),
             "tab": draw.integers(0, 5, count), "click": draw.random(count) < 0.4, "conversion": draw.random(count) < 0.1,
             "time": pl.Series(START_US + np.sort(draw.integers(0, days * DAY_US, count))).cast(TIME_TYPE),
         }
@@ -119,8 +121,8 @@ def increment(days: int, a_day: int) -> dict[str, Any]:
         full, other = timed(lambda: whole.backfill(views, log, context=["tab"]), 1)
         equal = grown.read().equals(whole.read()) and report.snapshot == other.snapshot
         again, _ = timed(lambda: grown.backfill(views, log, context=["tab"]), 1)
-    return {"days": days, "rows_a_day": a_day, "full_seconds": full, "one_day_seconds": one, "share": round(one / full, 3),
-            "nothing_new_seconds": again, "computed": len(report.computed), "bit_for_bit": equal}  # fmt: skip
+    return {"days": days, "rows_a_day": a_day, "full_seconds": full, "one_day_seconds": one,
+            "share": round(one / full, 3), "nothing_new_seconds": again, "computed": len(report.computed), "bit_for_bit": equal}  # fmt: skip
 
 
 def main() -> None:
