@@ -27,6 +27,7 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
+from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
 from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, train
@@ -69,9 +70,15 @@ def learn(
         network = make_network(shape, config.model, data, config.seed)
         run.workspace.checkpoints.mkdir(exist_ok=True)
         judge = Judge(config.evaluation, log, features, graph, tasks)
+        learned = make_tasks(shape, data, config.losses)
+        lambda_ = config.training.kg_weight if data.triples_T3 is not None else 0.0
+        phases = plan(config.training, config.training.epochs, [task.name for task in learned])
+        for phase in phases:
+            run.tell("train")("learns: {learns}; trains: {trains}, {parameters:,} numbers, until epoch {until_epoch}"
+                              .format(**phase.facts(network)))  # fmt: skip
         result = train(
             network,
-            make_tasks(shape, data, config.losses),
+            learned,
             config.training,
             config.seed,
             judge.objective,
@@ -82,13 +89,15 @@ def learn(
         )
         vectors, blocks = served_vectors(network, data, judge, read_tuned(tuned) if tuned is not None else {}, config)
         keep(network, vectors, out)
-        write_atomically(out / HISTORY, (json.dumps(result.history, indent=1) + "\n").encode())
+        history = [epoch | textbook_form(epoch, config.training.task_weights, lambda_) for epoch in result.history]
+        write_atomically(out / HISTORY, (json.dumps(history, indent=1) + "\n").encode())
         return {
             "best_epoch": result.best_epoch,
             "stopped_early": result.stopped_early,
             "tasks": [task.value for task in tasks],
             "blocks": blocks,
-            "lambda": config.training.kg_weight if data.triples_T3 is not None else 0.0,
+            "lambda": lambda_,
+            "phases": [phase.facts(network) for phase in phases],
             "graph_alone": chosen,
             "balancing": config.training.balancing.value,
             "relations": summary(result.history),

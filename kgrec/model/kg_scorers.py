@@ -85,8 +85,8 @@ class KgScorer:
 
 
 def _halves(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    half = vectors.shape[-1] // 2
-    return vectors[..., :half], vectors[..., half:]
+    real, imaginary = vectors.chunk(2, dim=-1)  # its gradient is one concatenation, that of two slices fills zeros
+    return real, imaginary
 
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
@@ -212,14 +212,24 @@ def with_inverses(triples_T3: Tensor, num_relations: int) -> Tensor:
     return torch.cat([triples_T3, torch.stack([tail_T, relation_T + num_relations, head_T], dim=1)])
 
 
-def n3_penalty(scorer: KgScorer, head_BD: Tensor, relation_BW: Tensor, tail_BD: Tensor) -> Tensor:
+def n3_penalty(
+    scorer: KgScorer, head_VD: Tensor, relation_VW: Tensor, tail_BD: Tensor, query_B: Tensor | None = None
+) -> Tensor:
     """Return the nuclear 3-norm penalty, sum of cubed magnitudes over the three vectors, mean over B; 0 for an empty B.
 
-    RotatE's angles have no length and count nothing.
+    query_B points into the V pairs of head and relation; without it they are B, one a tail. RotatE's angles have no
+    length and count nothing.
     Reference: Lacroix et al., Canonical Tensor Decomposition for Knowledge Base Completion, ICML 2018.
     """
-    if len(head_BD) == 0:
-        return head_BD.sum()
-    cubes = [scorer.magnitudes(part).pow(3).sum(-1) for part in (head_BD, tail_BD)]
-    cubes.insert(1, scorer.relation_magnitudes(relation_BW).pow(3).sum(-1))
-    return torch.stack(cubes).sum(0).mean()
+    if len(tail_BD) == 0:
+        return head_VD.sum()
+    head_V = _cubes(scorer.magnitudes(head_VD))
+    pair_V, tail_B = head_V + _cubes(scorer.relation_magnitudes(relation_VW)), _cubes(scorer.magnitudes(tail_BD))
+    if query_B is None:
+        return (pair_V + tail_B).mean()
+    count_V = torch.bincount(query_B, minlength=len(head_VD)).to(pair_V.dtype)
+    return (pair_V @ count_V + tail_B.sum()) / len(tail_B)
+
+
+def _cubes(magnitudes_BX: Tensor) -> Tensor:
+    return (magnitudes_BX.square() * magnitudes_BX).sum(-1)

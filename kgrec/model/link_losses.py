@@ -53,7 +53,7 @@ class _OneVersusAll(torch.autograd.Function):
         queries, entities = query_VD.to(kind), entities_ED.to(kind)
         share, size = 1.0 / len(query_P), max(1, _CHUNK_SCORES // len(entities_ED))
         count_V1 = torch.bincount(query_P, minlength=len(query_VD)).to(kind)[:, None]
-        pull_VD, pull_ED = torch.empty_like(query_VD), torch.zeros_like(entities_ED)
+        pull_VD, pull_ED = torch.empty_like(query_VD), torch.zeros(0)
         room = [torch.empty(min(size, len(queries)), len(entities), dtype=kind) for _ in range(2)]
         total = torch.zeros((), dtype=torch.float64)
         for first in range(0, len(queries), size):
@@ -69,14 +69,16 @@ class _OneVersusAll(torch.autograd.Function):
             taken_N = torch.full((len(row_N),), -share, dtype=kind)
             chance_CE.index_put_((row_N, tail_N), taken_N, accumulate=True)
             pull_VD[first : first + size] = chance_CE @ entities
-            pull_ED += chance_CE.T @ part_CD
+            pull_ED = (chance_CE.T @ part_CD).to(pull_VD.dtype) if first == 0 else pull_ED.add_(chance_CE.T @ part_CD)
         ctx.save_for_backward(pull_VD, pull_ED)
         return total.to(query_VD.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         pull_VD, pull_ED = ctx.saved_tensors
-        return gradients[0] * pull_VD, gradients[0] * pull_ED, None, None, None
+        if gradients[0] != 1:  # the usual weight, and pull_ED is as large as the table
+            pull_VD, pull_ED = gradients[0] * pull_VD, gradients[0] * pull_ED
+        return pull_VD, pull_ED, None, None, None
 
 
 def link_softmax_loss(scores_VE: Tensor, query_P: Tensor, tail_P: Tensor) -> Tensor:

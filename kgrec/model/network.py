@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kgrec.model.adapters import SharedEncoder, adapt_entities
 from kgrec.model.embeddings import NetworkShape, SharedTables, drop_rows
 from kgrec.model.kg_scorers import SCORERS, KgScorer, ScorerName
 from kgrec.model.propagation import GraphEdges, build_adjacency, fold_vectors, propagate
+from kgrec.model.reasoning import compose_path, path_consistency
 from kgrec.model.towers import TowerConfig, Towers, probabilities
 from kgrec.seeds import derive_seed
 
@@ -36,6 +38,14 @@ class NetworkConfig(BaseModel):
     )
     spread: float = Field(default=0.1, gt=0, description="standard deviation of the tables' first values, > 0")
     scorer: ScorerName = Field(default=ScorerName.COMPLEX, description="how a triple is scored")
+    adapter_rank: int = Field(
+        default=0, ge=0, description="rank of the adapter beside the entity table, >= 0; 0 = none"
+    )
+    encoder_hidden: int = Field(
+        default=0,
+        ge=0,
+        description="hidden units of an encoder of (entity, relation) that all tasks share, >= 0; 0 = no encoder",
+    )
     towers: TowerConfig = Field(default=TowerConfig(), description="the click and conversion towers")
 
 
@@ -82,6 +92,12 @@ class Network(nn.Module):
             width = self.scorer.width(config.dimensions)
             self.tables = SharedTables(shape, config.dimensions, width, config.spread, generator)
             self.towers = Towers(shape, config.dimensions, config.towers) if shape.heads else None
+            self.shared_encoder = (
+                SharedEncoder(config.dimensions, width, config.encoder_hidden) if config.encoder_hidden else None
+            )
+        if config.adapter_rank:
+            own = torch.Generator().manual_seed(derive_seed(seed, "adapter"))
+            adapt_entities(self.tables, config.adapter_rank, own)
         sizes = (shape.num_users, shape.num_items, shape.num_entities)
         self.adjacency = build_adjacency(
             edges, *sizes, config.graph_weight if config.layers and shape.num_items else 0.0
@@ -98,7 +114,10 @@ class Network(nn.Module):
     def _nodes(self) -> Tensor:
         """Return the rows that enter propagation, (K, D); in training some user and item rows are blank."""
         share = self.config.id_dropout if self.training else 0.0
-        items_ID = self.tables.entities_ED[: self.shape.num_items] * self.get_buffer("seen_I1")
+        items_ID = self.tables.entities_ED[: self.shape.num_items]
+        if self.shared_encoder is not None:
+            items_ID = self.shared_encoder.items(items_ID)
+        items_ID = items_ID * self.get_buffer("seen_I1")
         parts = [drop_rows(self.tables.users_UD, share), drop_rows(items_ID, share)]
         if len(self.adjacency.kept_P):
             parts.append(self.tables.entities_ED.index_select(0, self.adjacency.kept_P))
@@ -128,15 +147,33 @@ class Network(nn.Module):
         user_BD, item_BD = rows_or_zero(vectors.users_UD, user_B), rows_or_zero(vectors.items_ID, item_B)
         return probabilities(self.towers(user_BD, item_BD, numeric_BF, categorical_BC))
 
+    def link_query(self, head_BD: Tensor, relation_BW: Tensor) -> Tensor:
+        """Return what is compared with tails, (B, D): of the head, or of the encoded (head, relation)."""
+        if self.shared_encoder is not None:
+            head_BD = self.shared_encoder(head_BD, relation_BW)
+        return self.scorer.tail_query(head_BD, relation_BW)
+
     def score_tails(self, head_B: Tensor, relation_B: Tensor) -> Tensor:
         """Return scores_BE of every entity as the tail of (head, relation, ?)."""
         entities_ED = self.tables.entities_ED
         relation_BW = self.tables.relations_RW.index_select(0, relation_B)
-        return self.scorer.tails(entities_ED.index_select(0, head_B), relation_BW, entities_ED)
+        query_BD = self.link_query(entities_ED.index_select(0, head_B), relation_BW)
+        return self.scorer.against(query_BD, entities_ED)
 
     def score_heads(self, relation_B: Tensor, tail_B: Tensor) -> Tensor:
         """Return scores_BE of every entity as the head of (?, relation, tail), by the inverse relation as trained."""
         return self.score_tails(tail_B, relation_B + self.shape.num_relations)
+
+    def score_path(self, head_B: Tensor, path_BL: Tensor) -> Tensor:
+        """Return scores_BE of every entity as the end of a chain of L relations (r + R: r backwards) from each head."""
+        entities_ED, path_BLW = self.tables.entities_ED, self.tables.relations_RW[path_BL]
+        query_BD = self.link_query(entities_ED.index_select(0, head_B), compose_path(self.scorer, path_BLW))
+        return self.scorer.against(query_BD, entities_ED)
+
+    def path_consistency(self, head_B: Tensor, relation_B: Tensor, path_BL: Tensor) -> Tensor:
+        """Return how much each chain leads where the relation leads, from this head, (B,) in [-1, 1]."""
+        relations_RW, head_BD = self.tables.relations_RW, self.tables.entities_ED.index_select(0, head_B)
+        return path_consistency(self.scorer, head_BD, relations_RW[relation_B], relations_RW[path_BL])
 
     @torch.no_grad()
     def export(self) -> ExportedVectors:

@@ -26,8 +26,10 @@ from kgrec.model.link_losses import (
     self_adversarial_loss,
 )
 from kgrec.model.network import Encoded, Network
+from kgrec.model.reasoning import compose_path
 
 LINK: Final = "link"
+_PATHS: Final = 1024  # chains of a step at most
 
 
 class LinkLoss(StrEnum):
@@ -62,6 +64,12 @@ class LinkConfig(BaseModel):
         default=1.0, ge=0, description="link: how much self_adversarial prefers hard negatives, >= 0; 0 = all alike"
     )
     n3: float = Field(default=0.01, ge=0, description="link: weight of the cubed-magnitude penalty, >= 0")
+    smoothness: float = Field(
+        default=0.0, ge=0, description="link: weight of the mean squared distance of linked entities (Laplacian), >= 0"
+    )
+    path_weight: float = Field(
+        default=0.0, ge=0, description="link: weight of finding the end of a chain of two relations, >= 0"
+    )
     relation_weight: float = Field(
         default=0.0, ge=0, description="link: weight of naming a triple's relation, its head and tail given, >= 0"
     )
@@ -94,15 +102,23 @@ class LinkTask:
             _, count_V = torch.unique_consecutive(key_T[order_T], return_counts=True)
             self.starts_V1 = torch.cat([self.starts_V1, count_V.cumsum(0)])
         self.queries_T3 = queries_T3
+        self.onward = Onward(queries_T3, shape.num_entities) if config.path_weight else None
 
     def _key(self, queries_T3: Tensor) -> Tensor:
         return queries_T3[:, 0] * max(2 * self.num_relations, 1) + queries_T3[:, 1]
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
-        """Yield (rows of queries, sampled entities or nothing).
+        """Yield (rows of queries, sampled entities or nothing, and with path_weight the rows that go on from tails).
 
         A row is a place in `queries_T3`; sampled: t or t + T for triple t.
         """
+        for row_B, drawn_M in self._cut(generator, count):
+            if self.onward is None:
+                yield row_B, drawn_M
+            else:
+                yield row_B, drawn_M, self.onward.draw(self.queries_T3[row_B[:_PATHS], 2], generator)
+
+    def _cut(self, generator: torch.Generator, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         none_M = torch.zeros(0, dtype=torch.int64)
         if self.loss is LinkLoss.ONE_VS_ALL:
             count_V = self.starts_V1.diff()
@@ -118,28 +134,36 @@ class LinkTask:
             yield row_B + inverse_T[row_B] * self.rows, drawn_M
 
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return {"link": softmax or self-adversarial loss + n3 * penalty + relation_weight * relation loss}."""
-        row_B, drawn_M = batch
+        """Return {"link": R}, the loss of the triples and each further term times its weight."""
+        row_B, drawn_M, *onward = batch
         triples_B3, config = self.queries_T3[row_B], self.config
         entities_ED = network.tables.entities_ED if encoded.entities_ED is None else encoded.entities_ED
         if self.loss is LinkLoss.ONE_VS_ALL:
-            loss, parts = self._against_all(network, entities_ED, triples_B3)
+            loss, parts, query_B = self._against_all(network, entities_ED, triples_B3)
         else:
             loss, parts = self._against_drawn(network, entities_ED, triples_B3, drawn_M)
+            query_B = None
         if config.n3:
-            loss = loss + config.n3 * n3_penalty(network.scorer, *parts)
+            loss = loss + config.n3 * n3_penalty(network.scorer, *parts, query_B)
         if config.relation_weight:
             if network.scorer.relation_query is None:
                 what = f"{network.scorer.name.value} cannot score all relations at once"
                 raise InputError(Problem("losses.relation_weight", what, "use 0, or model.scorer = 'complex'"))
-            query_BW, relations_RW = network.scorer.relation_query(parts[0], parts[2]), network.tables.relations_RW
-            scores_BR = network.scorer.against(query_BW, relations_RW)
+            head_BD = parts[0] if query_B is None else parts[0].index_select(0, query_B)
+            query_BW = network.scorer.relation_query(head_BD, parts[2])
+            scores_BR = network.scorer.against(query_BW, network.tables.relations_RW)
             loss = loss + config.relation_weight * relation_loss(scores_BR, triples_B3[:, 1])
+        if config.smoothness:
+            head_BD = parts[0] if query_B is None else parts[0].index_select(0, query_B)
+            loss = loss + config.smoothness * (head_BD - parts[2]).square().sum(1).sum() / max(len(row_B), 1)
+        for row_N in onward:
+            first_N3, second_N3 = triples_B3[: len(row_N)], self.queries_T3[row_N]
+            loss = loss + config.path_weight * self._paths(network, entities_ED, first_N3, second_N3)
         return {LINK: loss}
 
     def _against_all(
         self, network: Network, entities_ED: Tensor, triples_B3: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
         scorer = network.scorer
         tail_B = triples_B3[:, 2]
         key_V, query_B = torch.unique_consecutive(self._key(triples_B3), return_inverse=True)
@@ -147,12 +171,12 @@ class LinkTask:
         rows = torch.cat([key_V // width, tail_B])
         head_VD, tail_BD = torch.split(entities_ED.index_select(0, rows), [len(key_V), len(tail_B)])
         relation_VW = network.tables.relations_RW.index_select(0, key_V % width)
-        query_VD = scorer.tail_query(head_VD, relation_VW)
+        query_VD = network.link_query(head_VD, relation_VW)
         if scorer.distance:
             loss = link_softmax_loss(scorer.against(query_VD, entities_ED), query_B, tail_B)
         else:
             loss = one_vs_all_loss(query_VD, entities_ED, query_B, tail_B, bfloat16=self.bfloat16)
-        return loss, (head_VD.index_select(0, query_B), relation_VW.index_select(0, query_B), tail_BD)
+        return loss, (head_VD, relation_VW, tail_BD), query_B
 
     def _against_drawn(
         self, network: Network, entities_ED: Tensor, triples_B3: Tensor, drawn_M: Tensor
@@ -163,7 +187,7 @@ class LinkTask:
         chosen = entities_ED.index_select(0, rows)  # one gather, one scatter
         head_BD, tail_BD, drawn_MD = torch.split(chosen, sizes)
         relation_BW = network.tables.relations_RW.index_select(0, relation_B)
-        query_BD = scorer.tail_query(head_BD, relation_BW)
+        query_BD = network.link_query(head_BD, relation_BW)
         positive_B, negative_BM = scorer.pairs(query_BD, tail_BD), scorer.against(query_BD, drawn_MD)
         if self.loss is LinkLoss.SELF_ADVERSARIAL:
             heat = config.adversarial_temperature
@@ -171,3 +195,32 @@ class LinkTask:
         else:
             loss = sampled_link_loss(positive_B, negative_BM, tail_B, drawn_M)
         return loss, (head_BD, relation_BW, tail_BD)
+
+    def _paths(self, network: Network, entities_ED: Tensor, first_N3: Tensor, second_N3: Tensor) -> Tensor:
+        """Return the loss of (head, first then second relation, end) against the other ends of the batch.
+
+        A chain that comes back to its head says nothing of its relations and is left out.
+        """
+        onward_N = first_N3[:, 0] != second_N3[:, 2]
+        first_N3, second_N3 = first_N3[onward_N], second_N3[onward_N]
+        relations_RW = network.tables.relations_RW
+        path_N2W = relations_RW[torch.stack([first_N3[:, 1], second_N3[:, 1]], dim=1)]
+        end_N = second_N3[:, 2]
+        head_ND, end_ND = torch.split(entities_ED.index_select(0, torch.cat([first_N3[:, 0], end_N])), len(end_N) or 1)
+        query_ND = network.link_query(head_ND, compose_path(network.scorer, path_N2W))
+        scores_NN = network.scorer.against(query_ND, end_ND)
+        return sampled_link_loss(network.scorer.pairs(query_ND, end_ND), scores_NN, end_N, end_N)
+
+
+class Onward:
+    """Where one can go from an entity: the queries that start there, of which one is drawn."""
+
+    def __init__(self, queries_T3: Tensor, num_entities: int) -> None:
+        self.order_T = queries_T3[:, 0].argsort(stable=True)
+        self.count_E = torch.bincount(queries_T3[:, 0], minlength=num_entities)
+        self.first_E = self.count_E.cumsum(0) - self.count_E
+
+    def draw(self, entity_N: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a row of the queries for each entity, uniformly drawn; every entity of a triple has one."""
+        share_N = torch.rand(len(entity_N), generator=generator, dtype=torch.float64)
+        return self.order_T[self.first_E[entity_N] + (share_N * self.count_E[entity_N]).long()]

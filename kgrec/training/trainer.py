@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kgrec.errors import DivergedError, InputError, Problem
@@ -29,6 +29,7 @@ from kgrec.training.checkpoint import (
     save_checkpoint,
 )
 from kgrec.training.link_task import LINK
+from kgrec.training.phases import PhasesConfig, phase_at, plan
 from kgrec.training.relations import look, loss_correlations
 from kgrec.training.step import Batches, Step
 from kgrec.training.stopping import Stopping
@@ -37,7 +38,7 @@ from kgrec.training.tasks import Task
 _log = logging.getLogger(__name__)
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(PhasesConfig):
     """How long, how fast and towards what the network trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,6 +124,7 @@ def train(
 
     The task with most rows sets the steps of an epoch; the others' batches are spread evenly over them, so that every
     row of every task is seen once an epoch (of tasks with more than `epoch_steps` batches, a random part).
+    Phases (pretraining, tables before heads) follow from the config; validation judges the last one alone.
     `evaluate` sees the network in evaluation mode and returns validation metrics, of which "objective" (larger is
     better) decides. `held_out`: the same tasks over rows of validation, for a balancer that looks ahead. With a
     `checkpoint` of the same `owner` (a fingerprint of data, configs and seed) training goes on from there, bit for bit
@@ -136,12 +138,17 @@ def train(
             what = f"{config.balancing.value} weighs by rows of the validation part, and there are none"
             raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
         state = _start(network, optimiser, balancer, config, checkpoint, owner)
+        phases = plan(config, config.epochs, [task.name for task in tasks])
         while state.epoch < config.epochs and not state.stopping.should_stop:
-            figures = _one_epoch(network, tasks, held_out, optimiser, balancer, config, seed, state.epoch)
+            phase = phase_at(phases, state.epoch)
+            _log.debug("epoch %d, phase %s: %d numbers learn", state.epoch, phase.name, phase.switch(network))
+            learning = [task for task in tasks if task.name in phase.learns]
+            ahead = [task for task in held_out if task.name in phase.learns]
+            figures = _one_epoch(network, learning, ahead, optimiser, balancer, config, seed, state.epoch)
             state.epoch += 1
             if config.relations_every and state.epoch % config.relations_every == 0:
-                figures |= look(network, tasks, seed, state.epoch)
-            if state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs:
+                figures |= look(network, learning, seed, state.epoch)
+            if phase.judged and (state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs):
                 figures |= _look_at_validation(network, evaluate, state)
             state.history.append({"epoch": float(state.epoch), **figures})
             over = state.stopping.should_stop or state.epoch == config.epochs
@@ -151,7 +158,7 @@ def train(
                 save_checkpoint(checkpoint, state, owner)
             if progress is not None:
                 progress(Progress(state.epoch, config.epochs, state.history[-1]))
-        network.load_state_dict(state.best or network.state_dict())
+        network.requires_grad_(True).load_state_dict(state.best or network.state_dict())
         network.eval()
         best = state.best or _copy(network)
         return TrainingResult(best, state.history, state.stopping.best_epoch, state.stopping.should_stop)
@@ -255,9 +262,9 @@ def _start(
 
 def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
     groups = [{"params": list(network.tables.parameters()), "weight_decay": config.table_decay}]
-    if network.towers is not None:
-        groups.append({"params": list(network.towers.parameters()), "weight_decay": config.weight_decay,
-                       "lr": config.tower_learning_rate})  # fmt: skip
+    heads = [parameter for name, parameter in network.named_parameters() if not name.startswith("tables.")]
+    if heads:
+        groups.append({"params": heads, "weight_decay": config.weight_decay, "lr": config.tower_learning_rate})
     if config.optimiser == "adagrad":
         return torch.optim.Adagrad(groups, lr=config.learning_rate, fused=True)
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
