@@ -1,20 +1,28 @@
-"""The click and conversion towers: shared bottom, one head a label, and a wide path for the numeric features.
+"""The click and conversion towers: inputs, a type of sharing, one head a label, and a wide path for numeric features.
 
-Shapes: B rows, N training rows, D dimensions, F numeric features, C categorical features, W width of the bottom.
+Shapes: B rows, N training rows, D dimensions, F numeric features, C categorical features, W width of the inputs,
+T tasks (heads), G groups of inputs.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kgrec.model.conversion import conditional_logit
 from kgrec.model.embeddings import Head, NetworkShape
+from kgrec.model.layers import CrossCompress, FeatureGates
+from kgrec.model.sharing import SHARING, Mixed, SharingConfig
+from kgrec.model.transfer import Imputation, Transfer
 
 
 class Reads(StrEnum):
@@ -29,16 +37,15 @@ class Reads(StrEnum):
     BOTH = "both"
 
 
-class TowerConfig(BaseModel):
+_VECTORS: Final[Mapping[Reads, tuple[str, ...]]] = {
+    Reads.NOTHING: (), Reads.ITEM: ("item vector",), Reads.BOTH: ("user vector", "item vector", "user * item"),
+}  # fmt: skip
+
+
+class TowerConfig(SharingConfig):
     """How the towers are built."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hidden: tuple[int, ...] = Field(default=(64, 32), description="widths of the shared bottom's layers, units >= 1")
     category_dimensions: int = Field(default=8, ge=1, description="dimensions of a categorical feature's vector, >= 1")
-    dropout: float = Field(
-        default=0.3, ge=0, lt=1, description="share of the bottom's inputs and units dropped, [0, 1)"
-    )
     reads: Reads = Field(
         default=Reads.ITEM,
         description='shared vectors that the towers read: "item", "both" (with the user, whose vector knows the labels '
@@ -50,36 +57,46 @@ class TowerConfig(BaseModel):
         le=1,
         description="share of the towers' gradient that reaches the shared vectors, [0, 1]; 0 = none",
     )
+    cross_compress: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="layers of MKR's unit that mixes the item's vector with its entity's before it is read, 0 to 4",
+    )
+    feature_gates: bool = Field(
+        default=False, description="learn for each task how much of each feature it reads; the report shows the gates"
+    )
+    gate_penalty: float = Field(
+        default=0.01, ge=0, description="feature_gates: weight of the gates' mean openness in the loss, >= 0"
+    )
 
 
-class ByteDropout(nn.Module):
-    """Dropout with the share rounded to 1/256: one random byte a number, many times quicker on a CPU than `nn.Dropout`.
+@dataclass(frozen=True)
+class TowerOutput:
+    """Logits (B,) a head, and what a loss may ask for besides.
 
-    Draws from torch's global generator, as `nn.Dropout` does. The kept numbers are scaled by 1 / (kept share).
+    joint_B: the logit of click and conversion where a transfer tower gives it. imputed_B: the expected loss of
+    conversion where there is an imputation tower. mixed: what the sharing made of the inputs.
     """
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.dropped = round(share * 256)
-
-    def forward(self, inputs_BW: Tensor) -> Tensor:
-        """Return the inputs with a random part set to 0 in training, as they are otherwise."""
-        if not self.training or self.dropped == 0:
-            return inputs_BW
-        drawn = torch.empty(inputs_BW.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-        kept_BW = drawn.view(torch.uint8)[: inputs_BW.numel()].view(inputs_BW.shape) >= self.dropped
-        return inputs_BW * (kept_BW * (256 / (256 - self.dropped)))
+    logits: dict[Head, Tensor]
+    mixed: Mixed
+    joint_B: Tensor | None = None
+    imputed_B: Tensor | None = None
 
 
 class Towers(nn.Module):
     """Logits of click and of conversion given click, one for each head of the shape.
 
-    A logit is bias + wide(numeric) + a weight per category + head(bottom(all inputs and user * item)).
+    A logit is bias + wide(numeric) + a weight per category + head(sharing(all inputs and user * item)).
     The wide path starts at 0 and carries what is near to linear (smoothed rates) past the dropout.
+    `slope_T` and `intercept_T` calibrate logits (`calibrated`); they are fitted after training and no parameters.
     """
 
     mean_F: Tensor
     scale_F: Tensor
+    slope_T: Tensor
+    intercept_T: Tensor
 
     def __init__(self, shape: NetworkShape, dimensions: int, config: TowerConfig) -> None:
         super().__init__()
@@ -90,16 +107,13 @@ class Towers(nn.Module):
         self.register_buffer("last_C", torch.tensor(shape.cardinalities, dtype=torch.int64) - 1, persistent=False)
         self.register_buffer("mean_F", torch.zeros(shape.num_numeric))
         self.register_buffer("scale_F", torch.ones(shape.num_numeric))
+        self.register_buffer("slope_T", torch.ones(len(self.heads)))
+        self.register_buffer("intercept_T", torch.zeros(len(self.heads)))
         self.categories = nn.Embedding(self.offsets[-1], config.category_dimensions)
         self.categories.weight.data.normal_(std=0.05)
-        vectors = {Reads.NOTHING: 0, Reads.ITEM: 1, Reads.BOTH: 3}[config.reads]
-        width = vectors * dimensions + shape.num_numeric + config.category_dimensions * len(shape.cardinalities)
-        layers: list[nn.Module] = [ByteDropout(config.dropout)]
-        for size in config.hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), ByteDropout(config.dropout)]
-            width = size
-        self.bottom = nn.Sequential(*layers)
-        self.deep = nn.Linear(width, len(self.heads))
+        self.groups = _groups(shape, dimensions, config)
+        self.sharing = SHARING[config.sharing](sum(self.groups), len(self.heads), config)
+        self.deep = nn.Linear(self.sharing.width, len(self.heads))
         with warnings.catch_warnings():  # torch warns of an empty layer: a log without numeric features is no fault
             warnings.simplefilter("ignore", UserWarning)
             self.wide = nn.Linear(shape.num_numeric, len(self.heads), bias=False)
@@ -107,39 +121,113 @@ class Towers(nn.Module):
         if self.wide.weight.numel():
             nn.init.zeros_(self.wide.weight)
         self.wide_categories.weight.data.zero_()
+        self._add_options(dimensions, "transfer" in shape.tower_parts, "imputation" in shape.tower_parts)
+
+    def _add_options(self, dimensions: int, transfer: bool, imputation: bool) -> None:
+        """Make what only some configs have, last, so that it changes no other parameter's start."""
+        config, both = self.config, {"click", "conversion"} <= set(self.heads)
+        self.gates = FeatureGates(len(self.heads), self.groups) if config.feature_gates else None
+        self.compress = CrossCompress(dimensions, config.cross_compress) if config.cross_compress else None
+        self.transfer = Transfer(self.sharing.width) if transfer and both else None
+        self.imputation = Imputation(self.sharing.width) if imputation and both else None
 
     def prepare(self, numeric_NF: Tensor, rates: dict[Head, float]) -> None:
-        """Learn the numeric features' mean and spread from training rows (NaN left out) and start at the base rates."""
+        """Learn the numeric features' mean and spread from training rows (NaN left out) and start at the base rates.
+
+        Where a transfer tower learns click and conversion at once, conversion starts at the product of the rates.
+        """
         with torch.no_grad():
             if numeric_NF.numel():
                 self.mean_F.copy_(numeric_NF.nanmean(dim=0).nan_to_num())
                 spread_F = (numeric_NF - self.mean_F).square().nanmean(dim=0).sqrt().nan_to_num()
                 self.scale_F.copy_(torch.where(spread_F > 1e-6, spread_F, torch.ones_like(spread_F)))
             for column, head in enumerate(self.heads):
-                rate = min(max(rates.get(head, 0.5), 1e-4), 1 - 1e-4)
+                rate = rates.get(head, 0.5)
+                if head == "conversion" and self.transfer is not None:
+                    rate *= rates.get("click", 0.5)
+                rate = min(max(rate, 1e-4), 1 - 1e-4)
                 self.deep.bias[column] = math.log(rate / (1 - rate))
 
     def forward(
-        self, user_BD: Tensor, item_BD: Tensor, numeric_BF: Tensor, categorical_BC: Tensor
-    ) -> dict[Head, Tensor]:
+        self,
+        user_BD: Tensor,
+        item_BD: Tensor,
+        numeric_BF: Tensor,
+        categorical_BC: Tensor,
+        entity_BD: Tensor | None = None,
+    ) -> TowerOutput:
         """Return a logit (B,) for each head.
 
-        user_BD and item_BD have length 1 (or 0 where nothing is known). A numeric NaN counts as the training mean. A
-        category outside its range, as -1 for one never seen, adds nothing.
+        user_BD and item_BD have length 1 (or 0 where nothing is known); entity_BD, the items' own rows, are read where
+        `cross_compress` is on. A numeric NaN counts as the training mean. A category outside its range, as -1 for one
+        never seen, adds nothing.
         """
-        vectors = self._vectors(user_BD, item_BD)
+        vectors = self._vectors(user_BD, item_BD, entity_BD)
         numeric_BF = ((numeric_BF - self.mean_F) / self.scale_F).nan_to_num(0.0).clamp(-8, 8)
-        category_BCK, wide_category_BT = self._category_parts(categorical_BC)
+        category_BCK, wide_category_BCT = self._category_parts(categorical_BC)
         inputs_BW = torch.cat([*vectors, numeric_BF, category_BCK.flatten(1)], dim=1)
-        logits_BT = self.deep(self.bottom(inputs_BW)) + wide_category_BT
-        if self.wide.in_features:
-            logits_BT = logits_BT + self.wide(numeric_BF)
-        return {head: logits_BT[:, column] for column, head in enumerate(self.heads)}
+        inputs = [inputs_BW] * len(self.heads) if self.gates is None else self.gates(inputs_BW)
+        mixed: Mixed = self.sharing(inputs)
+        outputs = list(mixed.outputs)
+        if self.transfer is not None:
+            outputs[-1] = self.transfer(outputs[0], outputs[-1])
+        logits_BT = self._deep(outputs) + self._wide(numeric_BF, wide_category_BCT)
+        logits = {head: logits_BT[:, column] for column, head in enumerate(self.heads)}
+        joint_B = None
+        if self.transfer is not None:
+            joint_B = logits["conversion"]
+            logits["conversion"] = conditional_logit(joint_B, logits["click"])
+        imputed_B = self.imputation(outputs[-1]) if self.imputation is not None else None
+        return TowerOutput(logits, mixed, joint_B, imputed_B)
 
-    def _vectors(self, user_BD: Tensor, item_BD: Tensor) -> list[Tensor]:
-        """Return the shared vectors that the bottom reads, scaled so that each number is about 1."""
+    def penalty(self, output: TowerOutput, rows_TB: Tensor) -> Tensor | None:
+        """Return what sharing and gates add to the loss, or None. rows_TB: True where a row has the task's label."""
+        found = [self.sharing.penalty(output.mixed, rows_TB)]
+        if self.gates is not None and self.config.gate_penalty:
+            found.append(self.config.gate_penalty * self.gates.values_TG().mean())
+        terms = [term for term in found if term is not None]
+        return torch.stack(terms).sum() if terms else None
+
+    def calibrated(self, logits: Mapping[Head, Tensor]) -> dict[Head, Tensor]:
+        """Return slope * logit + intercept of each head: the logits themselves until a calibration was fitted."""
+        return {
+            head: logits[head] * self.slope_T[column] + self.intercept_T[column]
+            for column, head in enumerate(self.heads)
+        }
+
+    def gate_values(self, numeric: list[str], categorical: list[str]) -> dict[str, dict[str, float]]:
+        """Return how far each task's gate of each feature is open, in (0, 1), by the features' names; {} without."""
+        if self.gates is None:
+            return {}
+        names = [*_VECTORS[self.config.reads], *numeric, *categorical]
+        table = self.gates.values_TG().tolist()
+        return {head: dict(zip(names, line, strict=True)) for head, line in zip(self.heads, table, strict=True)}
+
+    def _deep(self, outputs: list[Tensor]) -> Tensor:
+        if all(output is outputs[0] for output in outputs):
+            logits_BT: Tensor = self.deep(outputs[0])
+            return logits_BT
+        return torch.einsum("tbo,to->bt", torch.stack(outputs), self.deep.weight) + self.deep.bias
+
+    def _wide(self, numeric_BF: Tensor, category_BCT: Tensor) -> Tensor:
+        """Return the linear part, (B, T); gates close a feature here as well."""
+        if self.gates is None:
+            linear_BT = category_BCT.sum(1)
+            return linear_BT + self.wide(numeric_BF) if self.wide.in_features else linear_BT
+        gates_TG = self.gates.values_TG()
+        first = len(self.groups) - numeric_BF.shape[1] - category_BCT.shape[1]
+        numeric_TF, category_TC = gates_TG[:, first:].split([numeric_BF.shape[1], category_BCT.shape[1]], dim=1)
+        return numeric_BF @ (self.wide.weight * numeric_TF).T + (category_BCT * category_TC.T).sum(1)
+
+    def _vectors(self, user_BD: Tensor, item_BD: Tensor, entity_BD: Tensor | None) -> list[Tensor]:
+        """Return the shared vectors that are read, scaled so that each number is about 1."""
         root = math.sqrt(user_BD.shape[1])
         user_BD, item_BD = (self._scaled_gradient(part) * root for part in (user_BD, item_BD))
+        if self.compress is not None:
+            if entity_BD is None:
+                raise ValueError("cross_compress reads the items' entities, and none were handed in")
+            entity_BD = self._scaled_gradient(functional.normalize(entity_BD, dim=1)) * root
+            item_BD = self.compress(item_BD, entity_BD)
         choice = {Reads.NOTHING: [], Reads.ITEM: [item_BD], Reads.BOTH: [user_BD, item_BD, user_BD * item_BD]}
         return choice[self.config.reads]
 
@@ -151,10 +239,16 @@ class Towers(nn.Module):
         last_C, offset_C = self.get_buffer("last_C"), self.get_buffer("offset_C")
         known_BC1 = ((categorical_BC >= 0) & (categorical_BC <= last_C)).unsqueeze(-1)
         row_BC = categorical_BC.clamp(min=0).minimum(last_C) + offset_C
-        return self.categories(row_BC) * known_BC1, (self.wide_categories(row_BC) * known_BC1).sum(1)
+        return self.categories(row_BC) * known_BC1, self.wide_categories(row_BC) * known_BC1
 
 
-def probabilities(logits: dict[Head, Tensor]) -> dict[str, Tensor]:
+def _groups(shape: NetworkShape, dimensions: int, config: TowerConfig) -> list[int]:
+    """Return the width of each group of inputs: the shared vectors, each number, each category."""
+    vectors = [dimensions] * len(_VECTORS[config.reads])
+    return [*vectors, *[1] * shape.num_numeric, *[config.category_dimensions] * len(shape.cardinalities)]
+
+
+def probabilities(logits: Mapping[Head, Tensor]) -> dict[str, Tensor]:
     """Return p(click), p(conversion | click) and, where both are there, their product `click_and_conversion`.
 
     >>> probabilities({"click": torch.zeros(1), "conversion": torch.zeros(1)})["click_and_conversion"].item()
