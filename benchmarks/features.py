@@ -84,8 +84,10 @@ def join(count: int, feast: str | None) -> dict[str, Any]:
     theirs, other = timed(lambda: bare(events, rows), 5)
     answers = found.select("user", "time", "f__f0").sort(pl.all())
     same = answers.equals(other.select("user", "time", pl.col("f0").alias("f__f0")).sort(pl.all()))
-    figures = {"rows": count, "seconds": mine, "bare_join_asof_seconds": theirs, "ratio": round(mine / theirs, 2),
-               "rows_back": found.height, "in_order": found.select(events.columns).equals(events), "same": same}  # fmt: skip
+    figures = {"rows": count, "seconds": mine, "bare_join_asof_seconds": theirs,
+               "ratio": round(mine / theirs, 2),
+               "rows_back": found.height, "same": same,
+               "in_order": found.select(events.columns).equals(events)}  # fmt: skip
     return figures | (ask_feast(feast, events, rows, mine) if feast else {})
 
 
@@ -108,7 +110,8 @@ def increment(days: int, a_day: int) -> dict[str, Any]:
         {
             "user_row": draw.integers(0, 20_000, count, dtype=np.int32),
             "item_row": draw.integers(0, 5_000, count, dtype=np.int32),
-            "tab": draw.integers(0, 5, count), "click": draw.random(count) < 0.4, "conversion": draw.random(count) < 0.1,
+            "tab": draw.integers(0, 5, count), "click": draw.random(count) < 0.4,
+            "conversion": draw.random(count) < 0.1,
             "time": pl.Series(START_US + np.sort(draw.integers(0, days * DAY_US, count))).cast(TIME_TYPE),
         }
     )  # fmt: skip
@@ -122,7 +125,8 @@ def increment(days: int, a_day: int) -> dict[str, Any]:
         equal = grown.read().equals(whole.read()) and report.snapshot == other.snapshot
         again, _ = timed(lambda: grown.backfill(views, log, context=["tab"]), 1)
     return {"days": days, "rows_a_day": a_day, "full_seconds": full, "one_day_seconds": one,
-            "share": round(one / full, 3), "nothing_new_seconds": again, "computed": len(report.computed), "bit_for_bit": equal}  # fmt: skip
+            "share": round(one / full, 3), "nothing_new_seconds": again, "computed": len(report.computed),
+            "bit_for_bit": equal}  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Features at serving time: the latest value per key, looked up for a request, saved as Parquet and JSON."""
+"""Features at serving time: the latest value per key, looked up for a request.
+
+In memory a view's values are a table and a look-up a join. Saved, they are mapped from disk and found by binary search
+(`kgrec.features.online`). Both give the same answers, bit for bit: a test replays the rows of training through both.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ import polars as pl
 from kgrec.columns import ITEM_ROW, TIME, USER_ROW
 from kgrec.errors import ArtifactError
 from kgrec.features.derived import Derived, compute_derived
+from kgrec.features.online import OnlineView, open_online, write_online
 
 HOUR = "hour"
 _INDEX = "latest.json"
+_SEEN = "__seen"
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,22 @@ class LatestView:
     table: pl.DataFrame
     unseen: Mapping[str, Any]
 
+    def find(self, asked: pl.DataFrame) -> pl.DataFrame:
+        """Return the view's columns for each asked row, in order; asked holds the keys."""
+        types, keys = self.table.schema, list(self.keys)
+        marked = self.table.with_columns(pl.lit(True).alias(_SEEN))
+        cast = asked.select(pl.col(key).cast(types[key], strict=False) for key in keys)
+        return cast.join(marked, on=keys, how="left", maintain_order="left").select(
+            pl.when(pl.col(_SEEN)).then(pl.col(name)).otherwise(pl.lit(unseen, dtype=types[name])).alias(name)
+            for name, unseen in self.unseen.items()
+        )
+
 
 @dataclass(frozen=True)
 class LatestFeatures:
     """The latest values of every view, and the features derived from them."""
 
-    views: tuple[LatestView, ...]
+    views: tuple[LatestView | OnlineView, ...]
     derived: tuple[Derived, ...] = ()
 
     def look_up(
@@ -50,44 +66,25 @@ class LatestFeatures:
         rows = request_columns(requests, side_users, side_items, context)
         frame = pl.concat([requests.select(pl.exclude(rows.columns)), rows], how="horizontal")
         found = [rows]
-        for view in self.views:
-            keys = [pl.col(key).cast(view.table.schema[key], strict=False) for key in view.keys]
-            values = frame.select(keys).join(view.table, on=list(view.keys), how="left", maintain_order="left")
-            seen = frame.select(keys).join(
-                view.table.select(*view.keys, pl.lit(True).alias("__seen")),
-                on=list(view.keys), how="left", maintain_order="left",
-            )["__seen"].is_not_null()  # fmt: skip
-            types = view.table.schema
-            found.append(values.select(
-                pl.when(seen).then(pl.col(name)).otherwise(pl.lit(unseen, dtype=types[name])).alias(name)
-                for name, unseen in view.unseen.items()
-            ))  # fmt: skip
+        found += [view.find(frame.select(list(view.keys))) for view in self.views]
         return compute_derived(pl.concat(found, how="horizontal"), self.derived)
 
     def save(self, folder: Path) -> None:
-        """Write one Parquet file per view and an index into `folder`."""
+        """Write the memory-mapped table of each view and an index into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        index = [{"name": view.name, "keys": list(view.keys), "unseen": dict(view.unseen)} for view in self.views]
-        for view in self.views:
-            view.table.write_parquet(folder / f"{view.name}.parquet")
-        described = {"views": index, "derived": [feature.to_dict() for feature in self.derived]}
+        entries = [write_online(folder, view.name, list(view.keys), view.table, view.unseen) for view in self.views]
+        described = {"views": entries, "derived": [feature.to_dict() for feature in self.derived]}
         (folder / _INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> LatestFeatures:
-        """Read what `save` wrote; ArtifactError when a file is missing or its columns are others."""
-        views = []
+        """Map what `save` wrote; ArtifactError when a file is missing or its columns are others."""
         try:
             described = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
             derived = tuple(Derived.from_dict(raw) for raw in described["derived"])
-            for entry in described["views"]:
-                table = pl.read_parquet(folder / f"{entry['name']}.parquet")
-                if table.columns != [*entry["keys"], *entry["unseen"]]:
-                    raise ArtifactError(f"{folder}: {entry['name']}.parquet has other columns than {_INDEX} says")
-                views.append(LatestView(entry["name"], tuple(entry["keys"]), table, entry["unseen"]))
+            return cls(tuple(open_online(folder, entry) for entry in described["views"]), derived)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: no latest features ({error})") from None
-        return cls(tuple(views), derived)
 
 
 def request_columns(
