@@ -2,7 +2,7 @@
 
 >>> import kgrec
 >>> sorted(kgrec.__all__)
-['evaluate', 'load', 'run']
+['compare', 'evaluate', 'load', 'run']
 
 `import kgrec` is quick: torch, faiss and mlflow load when a name is first used.
 """
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kgrec.chain.comparison import compare
     from kgrec.evaluation.tables import evaluate_tables as evaluate
     from kgrec.serving.recommend import load
     from kgrec.stages import run
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load", "run"]
+__all__ = ["compare", "evaluate", "load", "run"]
 
 _HOMES = {
+    "compare": ("kgrec.chain.comparison", "compare"),
     "evaluate": ("kgrec.evaluation.tables", "evaluate_tables"),
     "load": ("kgrec.serving.recommend", "load"),
     "run": ("kgrec.stages", "run"),

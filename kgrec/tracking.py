@@ -71,16 +71,21 @@ class Tracking:
         _make_database(workspace.tracking_database)
         self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def open_run(self, key: str, name: str) -> str:
-        """Return the id of the MLflow run with this key, made now when there is none."""
+    def open_run(self, key: str, name: str, *, label: str | None = None, parent: str | None = None) -> str:
+        """Return the id of the MLflow run with this key, made now when there is none.
+
+        label: what people see beside the key, default the name. parent: the id of the run that this one is part of.
+        """
         experiment_id = self._experiment(name)
         found = self._find(experiment_id, key)
         if found is not None:
             return str(found.info.run_id)
-        run = self._client.create_run(experiment_id, tags={KEY_TAG: key, "mlflow.runName": f"{name}-{key[:8]}"})
+        tags = {KEY_TAG: key, "mlflow.runName": f"{label or name}-{key[:8]}"}
+        tags |= {"mlflow.parentRunId": parent} if parent is not None else {}
+        run = self._client.create_run(experiment_id, tags=tags)
         return str(run.info.run_id)
 
-    def log_run(self, run_id: str, record: RunRecord, files: Path) -> None:
+    def log_run(self, run_id: str, record: RunRecord, files: Path | None = None) -> None:
         """Log parameters, figures (per epoch and final), the dataset and a folder of files; repeating it is safe."""
         params = [Param(key, text[:_PARAM_LENGTH]) for key, text in sorted(_flat(record.params))]
         for start in range(0, len(params), 90):
@@ -99,7 +104,8 @@ class Tracking:
         profile = json.dumps(dict(record.dataset_profile), default=str)
         dataset = Dataset(record.dataset_name, record.dataset_digest[:36], "kgrec", json.dumps({}), profile=profile)
         self._client.log_inputs(run_id, [DatasetInput(dataset)])
-        self._client.log_artifacts(run_id, str(files), "report")
+        if files is not None:
+            self._client.log_artifacts(run_id, str(files), "report")
 
     def log_version(self, run_id: str, name: str, version: str, folder: Path) -> None:
         """Log a version as a model from code, register it, and tag it with kgrec's own number."""
@@ -214,8 +220,8 @@ def _signature() -> ModelSignature:
 
 
 def _metric_name(name: str) -> str:
-    """Return a name that MLflow accepts: it refuses `@`."""
-    return name.replace("@", "_at_")
+    """Return a name that MLflow accepts: it refuses `@` and `=`."""
+    return name.replace("@", "_at_").replace("=", ":")
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

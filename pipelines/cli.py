@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from pipelines import commands_graph, commands_service
-from pipelines.options import common
+from pipelines import commands_evaluation, commands_graph, commands_service
+from pipelines.options import common, overrides_option
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -27,7 +27,7 @@ def _chain_command(name: str, until: str, text: str) -> None:
 
     @main.command(name=name, help=text)
     @click.argument("config")
-    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+    @overrides_option
     @common
     def stage(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> int:
         from pipelines.chain import run_config
@@ -48,7 +48,7 @@ _chain_command("index", "index", "Build the nearest-neighbour index (and what it
 @click.option("--recommendations", metavar="FILE", help="A system's table: user, item, score or rank.")
 @click.option("--truth", metavar="FILE", help="Relevant items: user, item.")
 @click.option("--k", "lengths", default="10,20", show_default=True, help="List lengths, comma-separated.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@overrides_option
 @common
 def evaluate(
     config: str | None, recommendations: str | None, truth: str | None, lengths: str, overrides: tuple[str, ...],
@@ -148,5 +148,5 @@ def doctor(workspace: str, as_json: bool) -> int:
     return examine(workspace, as_json=as_json)
 
 
-for _command in (commands_service.serve, commands_service.token):
+for _command in (commands_service.serve, commands_service.token, commands_evaluation.compare):
     main.add_command(_command)

@@ -11,6 +11,10 @@ import click
 
 from kgrec.errors import InputError, KgrecError
 
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config."
+)
+
 
 def common(command: Callable[..., int | None]) -> Callable[..., Any]:
     """Give a command --workspace and --json, and turn errors made for people into messages and exit statuses."""

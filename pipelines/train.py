@@ -18,7 +18,12 @@ T = TypeVar("T")
 
 
 def run_flow(context: Run, until: str = STAGES[-1]) -> Any:
-    """Run the chain up to a stage as a flow, and return what `kgrec.stages.run_chain` returns.
+    """Run the chain up to a stage as a flow, and return what `kgrec.stages.run_chain` returns."""
+    return as_flow(f"kgrec-{context.config.name}", lambda call: run_chain(context, call, until))
+
+
+def as_flow(name: str, work: Callable[[Callable[..., Any]], Any]) -> Any:
+    """Do work as a flow and return its answer. work gets a `call`, which makes a task of each step.
 
     An error that kgrec raised on purpose comes out as it is.
     """
@@ -35,10 +40,10 @@ def run_flow(context: Run, until: str = STAGES[-1]) -> Any:
         answer: T = kept.pop()
         return answer
 
-    def chain() -> State[None] | None:
-        return _kept_or_failed(kept, faults, lambda: run_chain(context, call, until))
+    def whole() -> State[None] | None:
+        return _kept_or_failed(kept, faults, lambda: work(call))
 
-    state = flow(name=f"kgrec-{context.config.name}", persist_result=False)(chain)(return_state=True)
+    state = flow(name=name, persist_result=False)(whole)(return_state=True)
     if faults:
         raise faults[0]
     if not kept:

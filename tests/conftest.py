@@ -27,7 +27,7 @@ os.environ.update(
 os.environ.pop("PREFECT_API_URL", None)
 
 from feature_store.catalog import VIEWS  # noqa: E402  after the environment
-from kgrec.stages import RunResult, run, run_chain  # noqa: E402
+from kgrec.stages import RunResult, call_directly, run, run_chain  # noqa: E402
 from tests import worlds  # noqa: E402
 
 
@@ -51,3 +51,4 @@ def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # no temporary server is started then
     monkeypatch.setattr("pipelines.server.TemporaryServer.wait", lambda server: None)
     monkeypatch.setattr(train, "run_flow", lambda context, until: run_chain(context, until=until))
+    monkeypatch.setattr(train, "as_flow", lambda name, work: work(call_directly))

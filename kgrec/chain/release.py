@@ -149,7 +149,7 @@ def _track(
         key=run_key(run, made),
         name=config.name,
         params=config.model_dump(mode="json", exclude_none=True),
-        metrics=dict(_flat_figures(figures)),
+        metrics=dict(flat_figures(figures)),
         history=json.loads(made.trained.file(HISTORY).read_text()),
         dataset_name=config.name,
         dataset_digest=made.ingested.digest,
@@ -167,11 +167,12 @@ def _track(
         tracking.finish(run_id)
 
 
-def _flat_figures(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+def flat_figures(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return every number of nested figures under its path, such as "test/ranking/ndcg@10"."""
     flat: list[tuple[str, float]] = []
     for name, value in figures.items():
         if isinstance(value, Mapping):
-            flat += _flat_figures(value, f"{prefix}{name}/")
+            flat += flat_figures(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             flat.append((f"{prefix}{name}", float(value)))
     return flat

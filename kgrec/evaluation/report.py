@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,29 +13,11 @@ import jinja2
 import vl_convert
 
 from kgrec.artifacts import write_atomically
+from kgrec.evaluation.report_words import EXPLANATIONS, decimals, plain_name, plain_text
 
 Metrics = Mapping[str, float]
 
 _HEADLINE: Final = ("ndcg", "recall", "mrr", "hit", "precision")
-_PLAIN_NAMES: Final = {
-    "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "precision": "Precision", "hit": "Hit rate", "auc": "AUC",
-    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score", "num_rows": "Rows", "hits": "Hits",
-    "positive_rate": "Positive rate", "num_triples": "Triples", "num_users": "Users",
-    "num_users_without_relevant": "Users without relevant items",
-}  # fmt: skip
-EXPLANATIONS: Final = {
-    "recall": "share of what the user went on to choose that is in the list",
-    "ndcg": "like recall, but a hit counts more the higher it stands; 1 is a perfect list",
-    "mrr": "one over the place of the first hit: .5 means second place",
-    "hit": "share of users with at least one hit",
-    "precision": "share of the list that is hits",
-    "auc": "chance that a positive row gets the higher probability than a negative one; .5 is guessing",
-    "log_loss": "how surprised the predicted probabilities are by what happened; lower is better",
-    "brier": "mean squared error of the probabilities; lower is better",
-    "ece": "average gap between predicted and observed rate; lower is better",
-    "positive_rate": "how often it happens at all",
-    "hits": "share of missing ends of triples that are guessed within the first places",
-}
 _NOT_DRAWN: Final = ("epoch", "cosine", "correlation", "affinity")  # relations of tasks have a table
 _LINES: Final = {
     "click": ("Click", "Will a shown item be clicked?"),
@@ -124,28 +105,6 @@ def headline_metric(ranking: Metrics) -> str | None:
     return min(names, key=_order_of_metrics, default=None)
 
 
-def plain_name(metric: str) -> str:
-    """Return a metric's name for people: "ndcg@10" becomes "NDCG@10"."""
-    name, at, k = metric.partition("@")
-    return _PLAIN_NAMES.get(name, name.replace("_", " ")) + at + k
-
-
-def decimals(value: Any) -> str:
-    """Return a figure for people: .131, 1,234, or the text itself.
-
-    >>> decimals(0.1308), decimals(12345), decimals(12.34)
-    ('.131', '12,345', '12.3')
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or value == 0 or (float(value).is_integer() and abs(value) >= 2):
-        return f"{value:,.0f}"
-    if abs(value) >= 10:
-        return f"{value:,.1f}"
-    text = f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.5f}"
-    return re.sub(r"^(-?)0\.", r"\1.", text)
-
-
 def write_report(path: Path, data: ReportData) -> None:
     """Write `path` (HTML, nothing loaded from elsewhere, no script), and report.md and report.json beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,8 +136,8 @@ def comparison(data: ReportData) -> list[dict[str, Any]]:
 
 def as_markdown(data: ReportData) -> str:
     """Return the report's core as Markdown: verdict, gate, comparison, all test metrics, data, left out."""
-    lines = [f"# {_plain(data.name)}", "", _plain(verdict(data)), "", _plain(_gate_sentence(data)), ""]
-    lines += [f"- {_plain(reason)}" for reason in data.reasons]
+    lines = [f"# {plain_text(data.name)}", "", plain_text(verdict(data)), "", plain_text(_gate_sentence(data)), ""]
+    lines += [f"- {plain_text(reason)}" for reason in data.reasons]
     rows = comparison(data)
     if rows:
         header = ["test", "model", *data.baselines]
@@ -189,23 +148,22 @@ def as_markdown(data: ReportData) -> str:
             lines += _markdown_row([plain_name(row["metric"])], cells)
     for part, groups in data.metrics.items():
         for group, measured in groups.items():
-            lines += ["", f"## {_plain(part)}: {_plain(group)}", ""]
+            lines += ["", f"## {plain_text(part)}: {plain_text(group)}", ""]
             lines += [f"- {plain_name(name)}: {decimals(value)}" for name, value in measured.items()]
     for section, facts in data.data_card.items():
-        lines += ["", f"## {_plain(section)}", "", *(f"- {_plain(k)}: {_plain(decimals(v))}" for k, v in facts.items())]
+        lines += [
+            "",
+            f"## {plain_text(section)}",
+            "",
+            *(f"- {plain_text(k)}: {plain_text(decimals(v))}" for k, v in facts.items()),
+        ]
     if data.left_out:
-        lines += ["", "## Left out", "", *(f"- {_plain(k)}: {_plain(v)}" for k, v in data.left_out.items())]
+        lines += ["", "## Left out", "", *(f"- {plain_text(k)}: {plain_text(v)}" for k, v in data.left_out.items())]
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Return text that neither Markdown nor HTML reads as markup."""
-    escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
-    return " ".join(escaped.split())
-
-
 def _markdown_row(names: Sequence[str], cells: Sequence[str] = ()) -> list[str]:
-    return ["| " + " | ".join([*(_plain(name) for name in names), *cells]) + " |"]
+    return ["| " + " | ".join([*(plain_text(name) for name in names), *cells]) + " |"]
 
 
 def _order_of_metrics(name: str) -> tuple[int, int]:
@@ -249,7 +207,8 @@ def _page(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _svg(chart: Any) -> str:
+def svg(chart: Any) -> str:
+    """Return an altair chart as SVG that is readable on white and on black."""
     text = "#7a7f87"  # readable on white and on black alike
     chart = chart.configure(background="transparent", font="sans-serif").configure_view(stroke=None)
     chart = chart.configure_axis(
@@ -270,7 +229,7 @@ def _bars(row: Mapping[str, Any], baselines: Mapping[str, Metrics]) -> str:
     )
     colour = alt.condition("datum.name == 'model'", alt.value("#1f7a5c"), alt.value("#9aa5b1"))
     labels = base.mark_text(align="left", dx=4, color="#7a7f87", fontSize=12).encode(text="text:N")
-    return _svg((base.mark_bar().encode(color=colour) + labels).properties(width=480, height=alt.Step(26)))
+    return svg((base.mark_bar().encode(color=colour) + labels).properties(width=480, height=alt.Step(26)))
 
 
 def _curves(training: Sequence[Mapping[str, float]]) -> str:
@@ -294,4 +253,4 @@ def _curves(training: Sequence[Mapping[str, float]]) -> str:
         charts.append(encoded.properties(width=215, height=120, title=plain_name(name)))
     if not charts:
         return ""
-    return _svg(alt.concat(*charts, columns=3).resolve_scale(y="independent"))
+    return svg(alt.concat(*charts, columns=3).resolve_scale(y="independent"))
