@@ -13,10 +13,12 @@ from kgrec.chain.context import Run
 from kgrec.chain.prepare import CATALOGUE, EVENTS, OF_THE_GRAPH, known_vocabulary
 from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.errors import InputError, Problem
 from kgrec.graph.binning import bin_numbers
 from kgrec.graph.knowledge_graph import KnowledgeGraph, Known, Named, build_graph
+from kgrec.graph.leaks import LeaksConfig, find_leaks, leak_facts
 from kgrec.graph.merging import conflict_facts, merge_same, once, settle_conflicts
-from kgrec.graph.names import all_prefixes, long_name
+from kgrec.graph.names import all_prefixes, long_name, relation_words
 from kgrec.graph.parts import Ends, assign_triples
 from kgrec.graph.relations import describe_relations, merge_inverses
 from kgrec.seeds import numpy_generator
@@ -77,7 +79,10 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
             merged = merge_inverses(rows, report, merging.agreement)
             facts["triples_merged_with_their_inverse"] = rows.height - merged.height
             rows = merged
-        return rows, facts
+        if events is None:
+            return rows, facts
+        rows, leaks = _guard(config.leaks, rows, relations.entries.to_list(), events, len(items), run)
+        return rows, facts | leaks
 
     return build_graph(
         triples,
@@ -92,10 +97,35 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
     )
 
 
+def _guard(
+    config: LeaksConfig, rows: pl.DataFrame, relations: list[str], events: pl.DataFrame, num_items: int, run: Run
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Refuse, leave out or report relations that restate the log."""
+    generator = numpy_generator(run.config.seed, "leaks")
+    found = find_leaks(rows, relations, events, num_items, config.likeness, generator)
+    found = [
+        one
+        for one in found
+        if not {relations[one.relation_row], relation_words(relations[one.relation_row])} & set(config.allowed)
+    ]
+    if found and config.action == "refuse":
+        remedy = (
+            'leave it out (knowledge.leaks.action = "drop"), give each triple the time from which it was '
+            "known (known_at), or, where it is no leak, name it in knowledge.leaks.allowed"
+        )
+        raise InputError([
+            Problem(f"relation {relations[one.relation_row]}", f"restates the log, test included: {one.why}", remedy)
+            for one in found
+        ])  # fmt: skip
+    if config.action == "drop":
+        rows = rows.filter(~pl.col(c.RELATION_ROW).is_in([one.relation_row for one in found]))
+    return rows, leak_facts(found, relations)
+
+
 def _timed_items(log: Artifact) -> pl.DataFrame | None:
     if not log.has(EVENTS):
         return None
-    return pl.read_parquet(log.file(EVENTS), columns=[c.ITEM_ROW, c.TIME, c.PART])
+    return pl.read_parquet(log.file(EVENTS), columns=[c.USER_ROW, c.ITEM_ROW, c.TIME, c.PART])
 
 
 def _ends(events: pl.DataFrame | None) -> Ends | None:

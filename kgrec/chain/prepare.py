@@ -27,7 +27,7 @@ from kgrec.serving.versions import read_registry
 
 EVENTS: Final = "events.parquet"
 CATALOGUE: Final = "catalogue.parquet"
-OF_THE_GRAPH: Final = ("prefixes", "merging", "validation", "test")
+OF_THE_GRAPH: Final = ("prefixes", "merging", "leaks", "validation", "test")
 """Keys of [knowledge] that the stage `graph` reads; the others are ingest's."""
 
 
