@@ -19,12 +19,14 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import held_out_data, network_shape, training_data
+from kgrec.chain.towers import calibrate, gates
 from kgrec.chain.tuning import read_tuned
 from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.serving.package import VECTORS
+from kgrec.serving.score import ITEM_ROWS, NETWORK, TOWERS
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.phases import plan, textbook_form
@@ -33,9 +35,7 @@ from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, train
 
 WEIGHTS: Final = "weights.safetensors"
-NETWORK: Final = "network.json"
 HISTORY: Final = "history.json"
-TOWERS: Final = "towers.safetensors"
 
 
 def chosen_tasks(run: Run, ingested: Artifact) -> tuple[TaskName, ...]:
@@ -57,7 +57,7 @@ def learn(
         "blocks": config.blocks.model_dump(mode="json"),
         "baselines": config.baselines.model_dump(mode="json"),
         "losses": config.losses.model_dump(mode="json"),
-        "evaluation": config.evaluation.model_dump(mode="json", include={"k", "target", "exclude_seen"}),
+        "evaluation": config.evaluation.model_dump(mode="json", include={"k", "target", "exclude_seen", "calibration"}),
         "tasks": [task.value for task in tasks],
         "seed": config.seed,
     }
@@ -66,7 +66,7 @@ def learn(
 
     def make(out: Path) -> dict[str, Any]:
         data = training_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight)
-        shape = network_shape(log, features, graph, data)
+        shape = network_shape(log, features, graph, data, config.losses)
         network = make_network(shape, config.model, data, config.seed)
         run.workspace.checkpoints.mkdir(exist_ok=True)
         judge = Judge(config.evaluation, log, features, graph, tasks)
@@ -88,6 +88,7 @@ def learn(
             progress=_reporter(run),
         )
         vectors, blocks = served_vectors(network, data, judge, read_tuned(tuned) if tuned is not None else {}, config)
+        calibration = calibrate(network, judge, vectors, config.evaluation.calibration)
         keep(network, vectors, out)
         history = [epoch | textbook_form(epoch, config.training.task_weights, lambda_) for epoch in result.history]
         write_atomically(out / HISTORY, (json.dumps(history, indent=1) + "\n").encode())
@@ -96,6 +97,8 @@ def learn(
             "stopped_early": result.stopped_early,
             "tasks": [task.value for task in tasks],
             "blocks": blocks,
+            "calibration": calibration,
+            "feature_gates": gates(network, features),
             "lambda": lambda_,
             "phases": [phase.facts(network) for phase in phases],
             "graph_alone": chosen,
@@ -148,7 +151,11 @@ def keep(network: Network, vectors: Mapping[str, Tensor], out: Path) -> None:
     write_atomically(out / NETWORK, canonical_json(facts).encode())
     save_file(dict(vectors), out / VECTORS)
     if network.towers is not None:
-        save_file({name: t.contiguous() for name, t in network.towers.state_dict().items()}, out / TOWERS)
+        towers = {name: tensor.contiguous() for name, tensor in network.towers.state_dict().items()}
+        item_rows_ID = network.item_rows()
+        save_file(
+            towers | ({ITEM_ROWS: item_rows_ID.detach().clone()} if item_rows_ID is not None else {}), out / TOWERS
+        )
 
 
 def load_network(trained: Artifact) -> tuple[Network, Mapping[str, Tensor]]:

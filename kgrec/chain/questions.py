@@ -26,7 +26,7 @@ from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judg
 from kgrec.evaluation.ranking import EvaluationConfig
 from kgrec.model.blocks import unit_blocks
 from kgrec.model.network import Encoded, Network
-from kgrec.training.tasks import Exposures
+from kgrec.training.exposures import Exposures
 
 Vectors = Mapping[str, Tensor]
 
@@ -146,19 +146,27 @@ class Judge:
             parts += [link["mrr"]] if "mrr" in link else []
         return figures | {"objective": sum(parts)}
 
-    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Predictions]:
-        if network.towers is None or self._features is None:
-            return {}
+    def labelled_rows(self, part: str) -> Exposures | None:
+        """Return the rows of a part that the towers are judged on, None where there is none."""
         if part not in self._rows:
-            self._rows[part] = exposures(self._log, self._features, part, self._tasks)
+            features = self._features
+            self._rows[part] = exposures(self._log, features, part, self._tasks) if features is not None else None
         rows = self._rows[part]
-        if rows is None or len(rows.user_N) == 0:
-            return {}
+        return rows if rows is not None and len(rows.user_N) else None
+
+    def encoded(self, network: Network, vectors: Vectors, part: str) -> Encoded:
+        """Return the shared vectors as the towers read them in a part: trained dimensions, newcomers folded in."""
         users_UD = (
             self.user_vectors(vectors, self.question(part).history) if self._ranks else vectors["user_vectors_UD"]
         )
         trained = slice(int(vectors["block_widths"][0]) if "block_widths" in vectors else None)
-        encoded = Encoded(users_UD[:, trained], vectors["item_vectors_ID"][:, trained])
+        return Encoded(users_UD[:, trained], vectors["item_vectors_ID"][:, trained], network.item_rows())
+
+    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Predictions]:
+        rows = self.labelled_rows(part)
+        if network.towers is None or rows is None:
+            return {}
+        encoded = self.encoded(network, vectors, part)
         with torch.no_grad():
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
         chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}

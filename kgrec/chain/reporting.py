@@ -96,6 +96,7 @@ def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
                 f"{name} ({count:,})" for name, count in list(graph["triples_per_relation"].items())[:5]
             ),
         }
+    card |= _tower_cards(parts["train"].facts) if "train" in parts else {}
     features = parts.get("features")
     if features is not None:
         card["Features"] = {
@@ -103,6 +104,18 @@ def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
             "categorical": len(features.facts["cardinalities"]),
         }
     return card
+
+
+def _tower_cards(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what training says of the towers: calibration by label, and each task's gates, the widest open first."""
+    cards: dict[str, dict[str, Any]] = {}
+    for head, fitted in facts.get("calibration", {}).items():
+        shown = {name.replace("_", " "): round(value, 4) for name, value in fitted.items()}
+        cards[f"Calibration of {head} on validation"] = shown
+    for head, opened in facts.get("feature_gates", {}).items():
+        ranked = sorted(opened.items(), key=lambda gate: (-gate[1], gate[0]))
+        cards[f"Feature gates of {head}"] = {name: round(value, 3) for name, value in ranked}
+    return cards
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from kgrec.chain.encoded import FEATURES, LABELLED
 from kgrec.chain.prepare import EVENTS
 from kgrec.config import TaskName
 from kgrec.evaluation.ranking import Target
+from kgrec.model.conversion import CONVERSIONS, TowerLossConfig
 from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.propagation import GraphEdges
-from kgrec.training.tasks import Exposures, Positives, TrainingData
+from kgrec.training.exposures import Exposures
+from kgrec.training.tasks import Positives, TrainingData
 
 UNKNOWN: Final = -1
 
@@ -125,8 +127,12 @@ def users_of_train(log: Artifact) -> Tensor:
     return trained_U
 
 
-def network_shape(log: Artifact, features: Artifact | None, graph: Artifact, data: TrainingData) -> NetworkShape:
-    """Return the sizes of the tables: vocabularies decide, so rows of ids that are gone stay."""
+def network_shape(
+    log: Artifact, features: Artifact | None, graph: Artifact, data: TrainingData, losses: TowerLossConfig
+) -> NetworkShape:
+    """Return the sizes of the tables, of which vocabularies decide, so rows of ids that are gone stay; and what towers
+    the losses ask for.
+    """
     heads: tuple[Head, ...] = data.exposures.heads if data.exposures is not None else ()
     return NetworkShape(
         num_users=int(log.facts["users"]),
@@ -136,6 +142,7 @@ def network_shape(log: Artifact, features: Artifact | None, graph: Artifact, dat
         num_numeric=int(features.facts["num_numeric"]) if features is not None and heads else 0,
         cardinalities=tuple(features.facts["cardinalities"]) if features is not None and heads else (),
         heads=heads,
+        tower_parts=CONVERSIONS[losses.conversion].parts if len(heads) == 2 else (),
     )
 
 

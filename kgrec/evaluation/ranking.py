@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from kgrec.evaluation.calibration import CalibrationName
 from kgrec.evaluation.pairs import Pairs
 
 METRICS: Final = ("recall", "ndcg", "mrr", "precision", "hit")
@@ -53,6 +54,12 @@ class EvaluationConfig(BaseModel):
     exclude_seen: ExcludeSeen = Field(
         ExcludeSeen.ANY,
         description='Candidates leave out what the user had before: "any" event, the "target" event only, or "none".',
+    )
+
+    calibration: CalibrationName = Field(
+        CalibrationName.NONE,
+        description="What is fitted to the towers' logits on validation: none, temperature (a slope), or platt (slope "
+        "and intercept); nothing where a label has fewer than 100 positive or negative rows.",
     )
 
     @field_validator("k")

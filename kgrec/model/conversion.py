@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
+from kgrec.model.embeddings import TowerPart
 from kgrec.model.imbalance import Imbalance, Weighing
 from kgrec.model.losses import entire_space_loss
-
-TowerPart = Literal["transfer", "imputation"]
 
 
 class ConversionName(StrEnum):
@@ -168,4 +167,3 @@ CONVERSIONS: Final[Mapping[ConversionName, Conversion]] = MappingProxyType({
     ConversionName.CLICKED_ONLY: Conversion(clicked_only_loss),
 })  # fmt: skip
 """Every way to learn conversion by name."""
-

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 Head = Literal["click", "conversion"]
+TowerPart = Literal["transfer", "imputation"]
 
 
 class NetworkShape(BaseModel):
@@ -28,6 +29,9 @@ class NetworkShape(BaseModel):
         default=(), description="how many values each categorical feature of an exposure has, counts >= 1"
     )
     heads: tuple[Head, ...] = Field(default=(), description="labels that the towers learn: click, conversion")
+    tower_parts: tuple[TowerPart, ...] = Field(
+        default=(), description="what the loss of conversion asks of the towers besides: transfer, imputation"
+    )
 
     def model_post_init(self, context: object, /) -> None:
         """Refuse counts that contradict each other."""

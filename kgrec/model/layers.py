@@ -45,7 +45,7 @@ class FeedForward(nn.Sequential):
 class FeatureGates(nn.Module):
     """A gate in (0, 1) for each task and group of inputs: sigmoid(5 * a), a learned, .88 at the start.
 
-    What a task does not need it can close; `values_TG` is what the report shows. The 5 lets a gate move as far within a
+    What a task does not need it can close; `opened` is what the report shows. The 5 lets a gate move as far within a
     training as the step size of the weights would not.
     """
 
@@ -58,13 +58,13 @@ class FeatureGates(nn.Module):
         groups = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths, dtype=torch.int64))
         self.register_buffer("group_W", groups, persistent=False)
 
-    def values_TG(self) -> Tensor:
-        """Return how far each gate is open."""
+    def opened(self) -> Tensor:
+        """Return how far each gate is open, (T, G)."""
         return torch.sigmoid(self._SHARPNESS * self.openness_TG)
 
     def forward(self, inputs_BW: Tensor) -> list[Tensor]:
         """Return the inputs as each task sees them."""
-        return [inputs_BW * gates_W for gates_W in self.values_TG()[:, self.group_W]]
+        return [inputs_BW * gates_W for gates_W in self.opened()[:, self.group_W]]
 
 
 class CrossCompress(nn.Module):

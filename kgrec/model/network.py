@@ -17,7 +17,7 @@ from kgrec.model.embeddings import NetworkShape, SharedTables, drop_rows
 from kgrec.model.kg_scorers import SCORERS, KgScorer, ScorerName
 from kgrec.model.propagation import GraphEdges, build_adjacency, fold_vectors, propagate
 from kgrec.model.reasoning import compose_path, path_consistency
-from kgrec.model.towers import TowerConfig, Towers, probabilities
+from kgrec.model.towers import TowerConfig, TowerOutput, Towers, probabilities
 from kgrec.seeds import derive_seed
 
 
@@ -53,7 +53,7 @@ class NetworkConfig(BaseModel):
 class Encoded:
     """What the tasks read once a step. Users and items: vectors of length 1, or 0 where nothing is known.
 
-    entities_ED: the entities' rows as the links read them; None where links are not asked.
+    entities_ED: the entities' rows as the links read them; None where neither links nor `cross_compress` are asked.
     """
 
     users_UD: Tensor
@@ -134,6 +134,11 @@ class Network(nn.Module):
         users_UD, items_ID = functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1)
         return Encoded(users_UD, items_ID, self.tables.entities_ED)
 
+    def item_rows(self) -> Tensor | None:
+        """Return the items' own rows, (I, D), where the towers read them beside the propagated ones; else None."""
+        reads = self.towers is not None and self.towers.compress is not None
+        return self.tables.entities_ED[: self.shape.num_items] if reads else None
+
     def predict(
         self, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor, encoded: Encoded | None = None
     ) -> dict[str, Tensor]:
@@ -144,8 +149,8 @@ class Network(nn.Module):
         if self.towers is None:
             return {}
         vectors = encoded or self.encode()
-        user_BD, item_BD = rows_or_zero(vectors.users_UD, user_B), rows_or_zero(vectors.items_ID, item_B)
-        return probabilities(self.towers(user_BD, item_BD, numeric_BF, categorical_BC))
+        output = run_towers(self.towers, vectors, user_B, item_B, numeric_BF, categorical_BC)
+        return probabilities(self.towers.calibrated(output.logits))
 
     def link_query(self, head_BD: Tensor, relation_BW: Tensor) -> Tensor:
         """Return what is compared with tails, (B, D): of the head, or of the encoded (head, relation)."""
@@ -188,6 +193,17 @@ class Network(nn.Module):
         entities_ED[self.adjacency.kept_P] = final_KD[last:]
         fold_ID = fold_vectors(nodes_KD, self.adjacency, self.config.layers)
         return ExportedVectors(final_KD[:first].clone(), final_KD[first:last].clone(), fold_ID.clone(), entities_ED)
+
+
+def run_towers(
+    towers: Towers, vectors: Encoded, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor
+) -> TowerOutput:
+    """Return what the towers say of (user, item) rows, of which -1 is unknown, with these features."""
+    user_BD, item_BD = rows_or_zero(vectors.users_UD, user_B), rows_or_zero(vectors.items_ID, item_B)
+    rows_ED = vectors.entities_ED if towers.compress is not None else None
+    entity_BD = rows_or_zero(rows_ED, item_B) if rows_ED is not None else None
+    output: TowerOutput = towers(user_BD, item_BD, numeric_BF, categorical_BC, entity_BD)
+    return output
 
 
 def rows_or_zero(table_ND: Tensor, row_B: Tensor) -> Tensor:

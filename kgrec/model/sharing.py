@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -39,8 +39,8 @@ class SharingConfig(BaseModel):
 
     sharing: SharingName = Field(
         default=SharingName.HARD,
-        description="what click and conversion share: hard (one bottom), cross_stitch, soft (tied parameters), mmoe, cgc, "
-        "ple, or adversarial (shared and private parts with a discriminator)",
+        description="what click and conversion share: hard (one bottom), cross_stitch, soft (tied parameters), mmoe, "
+        "cgc, ple, or adversarial (shared and private parts with a discriminator)",
     )
     hidden: tuple[int, ...] = Field(
         default=(64, 32), min_length=1, description="widths of a bottom's or an expert's layers, units >= 1"
@@ -197,16 +197,14 @@ class Experts(Sharing):
             # at the first level the tasks' inputs reach the shared experts themselves, later the shared mixture does
             asked = outputs if depth == 0 else [common_BW] * self.num_tasks
             shared = [once_each(expert, asked) for expert in experts[: self.common]]
-            owned = [
-                [expert(outputs[task]) for expert in experts[self._own(task)]] for task in range(self.num_tasks)
-            ]
+            owned = [[expert(outputs[task]) for expert in experts[self._own(task)]] for task in range(self.num_tasks)]
             mixed = [
                 mixture(gates[task](outputs[task]), [part[task] for part in shared] + owned[task])
                 for task in range(self.num_tasks)
             ]
             if depth < len(self.common_gates):
                 everything = [torch.stack(part).mean(0) if depth == 0 else part[0] for part in shared]
-                common_BW = mixture(self.common_gates[depth](common_BW), everything + sum(owned, []))
+                common_BW = mixture(self.common_gates[depth](common_BW), [*everything, *chain.from_iterable(owned)])
             outputs = mixed
         return Mixed(outputs)
 
@@ -227,9 +225,10 @@ class Adversarial(Sharing):
     """A shared part and a private part a task; a discriminator that tells the tasks by the shared part is fooled.
 
     Reference: Liu, Qiu and Huang, ACL 2017. A row counts for the tasks whose label it has: all exposures for click, the
-    clicked ones for conversion, so that the shared part forgets what selects a row into a task, as in domain-adversarial
-    training (Ganin et al., JMLR 2016). The penalty is adversary * cross-entropy of the discriminator behind the
-    reversal, each task weighing the same, plus orthogonality * the mean squared cosine of shared and private parts.
+    clicked ones for conversion, so that the shared part forgets what selects a row into a task, as in
+    domain-adversarial training (Ganin et al., JMLR 2016). The penalty is adversary * cross-entropy of the discriminator
+    behind the reversal, each task weighing the same, plus orthogonality * the mean squared cosine of shared and private
+    parts.
     """
 
     def __init__(self, width: int, num_tasks: int, config: SharingConfig) -> None:

@@ -184,7 +184,7 @@ class Towers(nn.Module):
         """Return what sharing and gates add to the loss, or None. rows_TB: True where a row has the task's label."""
         found = [self.sharing.penalty(output.mixed, rows_TB)]
         if self.gates is not None and self.config.gate_penalty:
-            found.append(self.config.gate_penalty * self.gates.values_TG().mean())
+            found.append(self.config.gate_penalty * self.gates.opened().mean())
         terms = [term for term in found if term is not None]
         return torch.stack(terms).sum() if terms else None
 
@@ -200,7 +200,7 @@ class Towers(nn.Module):
         if self.gates is None:
             return {}
         names = [*_VECTORS[self.config.reads], *numeric, *categorical]
-        table = self.gates.values_TG().tolist()
+        table = self.gates.opened().tolist()
         return {head: dict(zip(names, line, strict=True)) for head, line in zip(self.heads, table, strict=True)}
 
     def _deep(self, outputs: list[Tensor]) -> Tensor:
@@ -214,10 +214,11 @@ class Towers(nn.Module):
         if self.gates is None:
             linear_BT = category_BCT.sum(1)
             return linear_BT + self.wide(numeric_BF) if self.wide.in_features else linear_BT
-        gates_TG = self.gates.values_TG()
+        gates_TG = self.gates.opened()
         first = len(self.groups) - numeric_BF.shape[1] - category_BCT.shape[1]
-        numeric_TF, category_TC = gates_TG[:, first:].split([numeric_BF.shape[1], category_BCT.shape[1]], dim=1)
-        return numeric_BF @ (self.wide.weight * numeric_TF).T + (category_BCT * category_TC.T).sum(1)
+        numeric_TF, category_TC = torch.tensor_split(gates_TG[:, first:], [numeric_BF.shape[1]], dim=1)
+        linear_BT = numeric_BF @ (self.wide.weight * numeric_TF).T
+        return linear_BT + (category_BCT * category_TC.T).sum(1)
 
     def _vectors(self, user_BD: Tensor, item_BD: Tensor, entity_BD: Tensor | None) -> list[Tensor]:
         """Return the shared vectors that are read, scaled so that each number is about 1."""

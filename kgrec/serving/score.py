@@ -20,13 +20,15 @@ from kgrec.errors import InputError, Problem, nearest
 from kgrec.features.encoding import FeatureEncoder
 from kgrec.features.latest import LatestFeatures
 from kgrec.model.embeddings import NetworkShape
-from kgrec.model.network import NetworkConfig, rows_or_zero
+from kgrec.model.network import Encoded, NetworkConfig, run_towers
 from kgrec.model.towers import Towers, probabilities
 
 ENCODER, LATEST = "encoder.json", "latest"
 USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
 TOWERS, NETWORK = "towers.safetensors", "network.json"
 BOTH: Final = "both"
+ITEM_ROWS: Final = "item_rows_ID"
+"""Beside the towers' parameters: the items' own rows, where the towers mix them with the propagated vectors."""
 
 
 class TowerScorer:
@@ -41,7 +43,9 @@ class TowerScorer:
         raw = json.loads(artifact.file(NETWORK).read_text())
         shape, config = NetworkShape(**raw["shape"]), NetworkConfig(**raw["config"])
         self._towers = Towers(shape, config.dimensions, config.towers)
-        self._towers.load_state_dict(load_file(artifact.file(TOWERS)))
+        state = load_file(artifact.file(TOWERS))
+        self._vectors = Encoded(users_UD, items_ID, state.pop(ITEM_ROWS, None))
+        self._towers.load_state_dict(state)
         self._towers.eval()
         description = json.loads(artifact.file(ENCODER).read_text())
         self._context: list[str] = description.pop("context")
@@ -49,7 +53,7 @@ class TowerScorer:
         self._latest = LatestFeatures.load(artifact.path / LATEST)
         self._side_users = pl.read_parquet(artifact.file(USER_FEATURES))
         self._side_items = pl.read_parquet(artifact.file(ITEM_FEATURES))
-        self._users, self._items, self._users_UD, self._items_ID = users, items, users_UD, items_ID
+        self._users, self._items = users, items
 
     def score(self, requests: pl.DataFrame) -> pl.DataFrame:
         """Return user, item and, as far as learned, click, conversion (given a click) and both; order kept.
@@ -70,10 +74,9 @@ class TowerScorer:
             torch.tensor(rows[name].fill_null(-1).to_numpy(), dtype=torch.int64) for name in (c.USER_ROW, c.ITEM_ROW)
         )
         with torch.no_grad():
-            logits = self._towers(
-                rows_or_zero(self._users_UD, user_N), rows_or_zero(self._items_ID, item_N), numeric_NF, categorical_NC
-            )
-        chance = {name.replace("click_and_conversion", BOTH): p.numpy() for name, p in probabilities(logits).items()}
+            output = run_towers(self._towers, self._vectors, user_N, item_N, numeric_NF, categorical_NC)
+            likely = probabilities(self._towers.calibrated(output.logits))
+        chance = {name.replace("click_and_conversion", BOTH): p.numpy() for name, p in likely.items()}
         return ids.with_columns(pl.Series(name, values, dtype=pl.Float64) for name, values in chance.items())
 
 

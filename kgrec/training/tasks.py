@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from kgrec.errors import InputError, Problem
+from kgrec.model.conversion import TowerLossConfig
 from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.losses import (
-    click_loss,
-    entire_space_loss,
     full_softmax_loss,
     sampled_softmax_loss,
 )
-from kgrec.model.network import Encoded, Network, NetworkConfig, rows_or_zero
+from kgrec.model.network import Encoded, Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
+from kgrec.training.exposures import Exposures, TowerTask, shuffled
 from kgrec.training.link_task import LinkConfig, LinkTask
 
 RETRIEVAL: Final = "retrieval"
@@ -35,30 +35,6 @@ class Positives:
     user_P: Tensor
     item_P: Tensor
     weight_P: Tensor
-
-
-@dataclass(frozen=True)
-class Exposures:
-    """What the towers learn: one row per exposure; a user or item row of -1 is unknown.
-
-    Labels are float32 0/1, or None where the data has none. has_impressions: the rows are all exposures, clicked or
-    not; False: only clicked rows are there, so that conversion is learned on them alone.
-    """
-
-    user_N: Tensor
-    item_N: Tensor
-    numeric_NF: Tensor
-    categorical_NC: Tensor
-    click_N: Tensor | None
-    conversion_N: Tensor | None
-    has_impressions: bool
-
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        """The labels that can be learned from these rows; clicks need rows that were not clicked."""
-        click: tuple[Head, ...] = ("click",) if self.has_impressions and self.click_N is not None else ()
-        conversion: tuple[Head, ...] = ("conversion",) if self.conversion_N is not None else ()
-        return click + conversion
 
 
 @dataclass(frozen=True)
@@ -83,10 +59,8 @@ class TrainingData:
         return positives + labelled + (0 if self.triples_T3 is None else len(self.triples_T3))
 
 
-class TaskConfig(LinkConfig):
+class TaskConfig(TowerLossConfig, LinkConfig):
     """How each task's loss is formed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(default=0.2, gt=0, description="retrieval: divisor of the cosine in the softmax, > 0")
     off_target_weight: float = Field(
@@ -131,7 +105,7 @@ class RetrievalTask:
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield (rows of positives, sampled negatives or nothing)."""
-        for row_B in _shuffled(self.rows, count, generator):
+        for row_B in shuffled(self.rows, count, generator):
             drawn_M = self.candidate_J[:0]
             if self.sampled:
                 size = (self.config.sampled_items,)
@@ -151,40 +125,6 @@ class RetrievalTask:
         count = len(self.candidate_J)
         loss = sampled_softmax_loss(users_VD, positives_BD, drawn_MD, user_B, item_B, drawn_M, weight_B, heat, count)
         return {RETRIEVAL: loss}
-
-
-class TowerTask:
-    """Click on all exposures; conversion over the entire space (ESMM), or on clicked rows where there are no others."""
-
-    name = "towers"
-
-    def __init__(self, exposures: Exposures) -> None:
-        self.exposures, self.rows = exposures, len(exposures.user_N)
-
-    def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
-        """Yield (rows of exposures,)."""
-        for row_B in _shuffled(self.rows, count, generator):
-            yield (row_B,)
-
-    def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return {"click": ..., "conversion": ...} as far as there are labels."""
-        (row_B,), rows = batch, self.exposures
-        if network.towers is None:
-            raise ValueError("the network's shape names no heads, so there are no towers to train")
-        user_BD = rows_or_zero(encoded.users_UD, rows.user_N[row_B])
-        item_BD = rows_or_zero(encoded.items_ID, rows.item_N[row_B])
-        logits = network.towers(user_BD, item_BD, rows.numeric_NF[row_B], rows.categorical_NC[row_B])
-        losses: dict[str, Tensor] = {}
-        if "click" in logits and rows.click_N is not None:
-            losses["click"] = click_loss(logits["click"], rows.click_N[row_B])
-        if "conversion" in logits and rows.conversion_N is not None:
-            label_B = rows.conversion_N[row_B]
-            if "click" in logits and rows.click_N is not None:
-                both_B = label_B * rows.click_N[row_B]
-                losses["conversion"] = entire_space_loss(logits["click"], logits["conversion"], both_B)
-            else:
-                losses["conversion"] = click_loss(logits["conversion"], label_B)
-        return losses
 
 
 def make_network(shape: NetworkShape, config: NetworkConfig, data: TrainingData, seed: int) -> Network:
@@ -213,15 +153,10 @@ def make_tasks(shape: NetworkShape, data: TrainingData, config: TaskConfig) -> l
     if data.positives is not None and len(data.positives.user_P):
         tasks.append(RetrievalTask(data.positives, shape.num_items, data.trainable_I, config))
     if data.exposures is not None and len(data.exposures.user_N) and shape.heads:
-        tasks.append(TowerTask(data.exposures))
+        tasks.append(TowerTask(data.exposures, config))
     if data.triples_T3 is not None and len(data.triples_T3):
         tasks.append(LinkTask(data.triples_T3, shape, config))
     if not tasks:
         raise InputError(Problem("train part", "nothing to learn: no event, no labelled exposure, no triple",
                                  "check the split's shares and the roles of the events"))  # fmt: skip
     return tasks
-
-
-def _shuffled(rows: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield `count` near-equal parts of a random order of the rows."""
-    yield from torch.randperm(rows, generator=generator).tensor_split(count)

@@ -5,6 +5,7 @@ import pytest
 from kgrec.chain.tensors import UNKNOWN, exposures, network_shape, training_data
 from kgrec.config import TaskName
 from kgrec.evaluation.ranking import Target
+from kgrec.training.tasks import TaskConfig
 from tests.chain.small_parts import parts
 
 CLICK, CONVERSION, KG = TaskName.CLICK, TaskName.CONVERSION, TaskName.KG
@@ -63,7 +64,7 @@ def test_a_graph_without_a_log_has_triples_and_no_users(tmp_path):
     found = training_data(log, None, graph, (KG,), Target.CLICK, 0.2)
     assert found.edges.user_item_X2.shape == (0, 2)
     assert found.triples_T3.tolist() == [[0, 0, 5], [1, 0, 5]]
-    shape = network_shape(log, None, graph, found)
+    shape = network_shape(log, None, graph, found, TaskConfig())
     assert (shape.num_users, shape.num_items, shape.num_entities, shape.num_relations) == (0, 0, 7, 2)
 
 
@@ -116,9 +117,9 @@ def test_without_impressions_there_is_nothing_to_tell_a_click_from(tmp_path):
 def test_the_shape_counts_the_vocabularies_and_only_the_heads_that_learn(tmp_path):
     log, features, graph = parts(tmp_path, facts={"users": 9, "items": 6})
     both = training_data(log, features, graph, (CLICK, CONVERSION), Target.CLICK, 0.2)
-    shape = network_shape(log, features, graph, both)
+    shape = network_shape(log, features, graph, both, TaskConfig())
     assert (shape.num_users, shape.num_items, shape.num_entities, shape.num_relations) == (9, 6, 7, 2)
     assert (shape.num_numeric, shape.cardinalities, shape.heads) == (1, (200,), ("click", "conversion"))
     without = training_data(log, features, graph, (KG,), Target.CLICK, 0.2)
-    shape = network_shape(log, features, graph, without)
+    shape = network_shape(log, features, graph, without, TaskConfig())
     assert (shape.num_numeric, shape.cardinalities, shape.heads) == (0, (), ())

@@ -9,7 +9,8 @@ from kgrec.errors import InputError
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.losses import click_loss, entire_space_loss, full_softmax_loss
 from kgrec.model.propagation import GraphEdges
-from kgrec.training.tasks import LinkTask, RetrievalTask, TaskConfig, TowerTask, TrainingData, make_network, make_tasks
+from kgrec.training.exposures import TowerTask
+from kgrec.training.tasks import LinkTask, RetrievalTask, TaskConfig, TrainingData, make_network, make_tasks
 from tests.training.worlds_of_tensors import SMALL, exposures, relatives, tastes
 
 
@@ -23,7 +24,7 @@ def test_batches_hold_every_row_once(count: int, seed: int) -> None:
     for task in (
         RetrievalTask(data.positives, shape.num_items, None, TaskConfig()),
         LinkTask(data.triples_T3, shape, TaskConfig()),
-        TowerTask(table),
+        TowerTask(table, TaskConfig()),
     ):
         batches = [batch[0] for batch in task.batches(torch.Generator().manual_seed(seed), count)]
         assert len(batches) == count
@@ -82,11 +83,11 @@ def test_tower_losses_are_those_of_the_labels(impressions: bool) -> None:
     shape = NetworkShape(num_users=20, num_items=20, num_entities=20, num_numeric=2, cardinalities=(3,), heads=heads)
     network = make_network(shape, SMALL, TrainingData(GraphEdges.empty(), exposures=table), 1).eval()
     encoded, rows = network.encode(), torch.arange(len(table.user_N))
-    losses = TowerTask(table).losses(network, encoded, (rows,))
+    losses = TowerTask(table, TaskConfig()).losses(network, encoded, (rows,))
     assert network.towers is not None
     assert table.conversion_N is not None
     vectors = encoded.users_UD[table.user_N], encoded.items_ID[table.item_N]
-    logits = network.towers(*vectors, table.numeric_NF, table.categorical_NC)
+    logits = network.towers(*vectors, table.numeric_NF, table.categorical_NC).logits
     if table.click_N is not None:
         torch.testing.assert_close(losses["click"], click_loss(logits["click"], table.click_N))
         both = entire_space_loss(logits["click"], logits["conversion"], table.conversion_N)

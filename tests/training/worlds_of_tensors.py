@@ -7,7 +7,8 @@ import torch
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
-from kgrec.training.tasks import Exposures, Positives, TrainingData
+from kgrec.training.exposures import Exposures
+from kgrec.training.tasks import Positives, TrainingData
 
 
 def tastes(seed: int = 0) -> tuple[NetworkShape, TrainingData, torch.Tensor]:
