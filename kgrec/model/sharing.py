@@ -1,91 +1,22 @@
 """How the towers' tasks share what lies between their inputs and their logits: a registry of types behind one face.
 
-Shapes: T tasks, B rows, W width of the inputs, O width of a task's output, X experts.
+Shapes: T tasks, B rows, W width of the inputs, O width of a task's output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from itertools import chain, combinations, pairwise
+from itertools import combinations, pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kgrec.model.experts import Experts
 from kgrec.model.layers import FeedForward
-
-
-class SharingName(StrEnum):
-    """The words that a config may use."""
-
-    HARD = "hard"
-    CROSS_STITCH = "cross_stitch"
-    SOFT = "soft"
-    MMOE = "mmoe"
-    CGC = "cgc"
-    PLE = "ple"
-    ADVERSARIAL = "adversarial"
-
-
-class SharingConfig(BaseModel):
-    """The type of sharing and what it is made of."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sharing: SharingName = Field(
-        default=SharingName.HARD,
-        description="what click and conversion share: hard (one bottom), cross_stitch, soft (tied parameters), mmoe, "
-        "cgc, ple, or adversarial (shared and private parts with a discriminator)",
-    )
-    hidden: tuple[int, ...] = Field(
-        default=(64, 32), min_length=1, description="widths of a bottom's or an expert's layers, units >= 1"
-    )
-    dropout: float = Field(
-        default=0.3, ge=0, lt=1, description="share of the bottom's inputs and units dropped, [0, 1)"
-    )
-    experts: int = Field(default=3, ge=1, description="mmoe, cgc, ple: experts that all tasks use, >= 1")
-    task_experts: int = Field(default=1, ge=1, description="cgc, ple: experts of each task's own, >= 1")
-    tie: float = Field(
-        default=0.001, ge=0, description="soft: weight of the squared distance between the tasks' parameters, >= 0"
-    )
-    adversary: float = Field(default=0.05, ge=0, description="adversarial: weight of the discriminator's loss, >= 0")
-    orthogonality: float = Field(
-        default=0.01, ge=0, description="adversarial: weight of the overlap of shared and private parts, >= 0"
-    )
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """What sharing makes of the inputs: one output (B, O) a task and, where there is one, the part that all share."""
-
-    outputs: Sequence[Tensor]
-    shared_BO: Tensor | None = None
-
-
-class Sharing(nn.Module):
-    """One type of sharing. `width` is O, that of each task's output.
-
-    forward takes one input (B, W) a task; where the inputs are one and the same tensor, shared parts are computed once.
-    """
-
-    width: int
-
-    def forward(self, inputs: Sequence[Tensor]) -> Mixed:
-        """Return each task's output, (B, O)."""
-        raise NotImplementedError
-
-    def penalty(self, mixed: Mixed, rows_TB: Tensor) -> Tensor | None:
-        """Return what is added to the loss, a scalar >= 0, or None. rows_TB: True where a row has the task's label."""
-        return None
-
-    def private(self, task: int) -> list[nn.Parameter]:
-        """Return the parameters that no other task's output depends on."""
-        return []
+from kgrec.model.sharing_role import Mixed, Sharing, SharingConfig, SharingName, once_each
 
 
 class HardSharing(Sharing):
@@ -161,66 +92,6 @@ class CrossStitch(Sharing):
         return Mixed(outputs)
 
 
-class Experts(Sharing):
-    """Experts that all tasks use and experts of each task's own, mixed by a softmax gate of each task's own, in levels.
-
-    Several levels are PLE, one is CGC (Tang et al., RecSys 2020); one without own experts is MMoE (Ma et al., KDD
-    2018). A level but the last also mixes all experts into what the next level's shared experts read.
-    """
-
-    def __init__(self, width: int, num_tasks: int, config: SharingConfig, levels: Sequence[Sequence[int]], own: int):
-        super().__init__()
-        self.num_tasks, self.own, self.common = num_tasks, own, config.experts
-        self.experts, self.gates, self.common_gates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for depth, hidden in enumerate(levels):
-            count = config.experts + own * num_tasks
-            self.experts.append(
-                nn.ModuleList(FeedForward(width, hidden, config.dropout, of_inputs=not depth) for _ in range(count))
-            )
-            self.gates.append(nn.ModuleList(nn.Linear(width, config.experts + own) for _ in range(num_tasks)))
-            if depth + 1 < len(levels):
-                self.common_gates.append(nn.Linear(width, count))
-            width = hidden[-1]
-        self.width = width
-
-    def forward(self, inputs: Sequence[Tensor]) -> Mixed:
-        """Return each task's mixture of the last level.
-
-        Where tasks have inputs of their own (feature gates), a shared expert is asked with each task's, and what the
-        shared experts of the next level read is made from the mean of the inputs.
-        """
-        outputs = list(inputs)
-        common_BW = inputs[0] if all(part is inputs[0] for part in inputs) else torch.stack(list(inputs)).mean(0)
-        for depth, (experts, gates) in enumerate(zip(self.experts, self.gates, strict=True)):
-            assert isinstance(experts, nn.ModuleList)  # noqa: S101  for the type checker
-            assert isinstance(gates, nn.ModuleList)  # noqa: S101
-            # at the first level the tasks' inputs reach the shared experts themselves, later the shared mixture does
-            asked = outputs if depth == 0 else [common_BW] * self.num_tasks
-            shared = [once_each(expert, asked) for expert in experts[: self.common]]
-            owned = [[expert(outputs[task]) for expert in experts[self._own(task)]] for task in range(self.num_tasks)]
-            mixed = [
-                mixture(gates[task](outputs[task]), [part[task] for part in shared] + owned[task])
-                for task in range(self.num_tasks)
-            ]
-            if depth < len(self.common_gates):
-                everything = [torch.stack(part).mean(0) if depth == 0 else part[0] for part in shared]
-                common_BW = mixture(self.common_gates[depth](common_BW), [*everything, *chain.from_iterable(owned)])
-            outputs = mixed
-        return Mixed(outputs)
-
-    def _own(self, task: int) -> slice:
-        first = self.common + task * self.own
-        return slice(first, first + self.own)
-
-    def private(self, task: int) -> list[nn.Parameter]:
-        """Return the last level's own experts and gate; those of earlier levels feed what all share."""
-        experts, gates = self.experts[-1], self.gates[-1]
-        assert isinstance(experts, nn.ModuleList)  # noqa: S101  for the type checker
-        assert isinstance(gates, nn.ModuleList)  # noqa: S101
-        owned = [parameter for expert in experts[self._own(task)] for parameter in expert.parameters()]
-        return [*owned, *gates[task].parameters()]
-
-
 class Adversarial(Sharing):
     """A shared part and a private part a task; a discriminator that tells the tasks by the shared part is fooled.
 
@@ -261,24 +132,6 @@ class Adversarial(Sharing):
     def private(self, task: int) -> list[nn.Parameter]:
         """Return the task's own part."""
         return list(self.bottoms[task].parameters())
-
-
-def mixture(gate_BX: Tensor, experts: Sequence[Tensor]) -> Tensor:
-    """Return the experts' outputs weighted by the softmax of the gate, (B, O).
-
-    >>> mixture(torch.zeros(1, 2), [torch.tensor([[1.0]]), torch.tensor([[3.0]])]).item()
-    2.0
-    """
-    return torch.einsum("bx,xbo->bo", gate_BX.softmax(dim=1), torch.stack(list(experts)))
-
-
-def once_each(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the module's output for each input, computed once where inputs are the same tensor."""
-    done: dict[int, Tensor] = {}
-    for part in inputs:
-        if id(part) not in done:
-            done[id(part)] = module(part)
-    return [done[id(part)] for part in inputs]
 
 
 class _Reversal(torch.autograd.Function):

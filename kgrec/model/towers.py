@@ -21,7 +21,8 @@ from torch.nn import functional
 from kgrec.model.conversion import conditional_logit
 from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.layers import CrossCompress, FeatureGates
-from kgrec.model.sharing import SHARING, Mixed, SharingConfig
+from kgrec.model.sharing import SHARING
+from kgrec.model.sharing_role import Mixed, SharingConfig
 from kgrec.model.transfer import Imputation, Transfer
 
 

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional
 
 from kgrec.model.embeddings import NetworkShape
-from kgrec.model.sharing import SHARING, Adversarial, CrossStitch, Experts, Sharing, SharingConfig, SharingName, mixture
+from kgrec.model.experts import Experts, mixture
+from kgrec.model.sharing import SHARING, Adversarial, CrossStitch
+from kgrec.model.sharing_role import Sharing, SharingConfig, SharingName
 from kgrec.model.towers import TowerConfig, Towers
 
 B, W, T = 7, 5, 2
