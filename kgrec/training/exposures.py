@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ from kgrec.model.imbalance import Imbalance, Weighing
 from kgrec.model.losses import click_loss
 from kgrec.model.network import Encoded, Network, run_towers
 from kgrec.model.towers import TowerOutput
-
-TOWER_PENALTY: Final = "tower_penalty"
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,10 @@ class TowerTask:
             yield (row_B,)
 
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """Return {"click": ..., "conversion": ...} as far as there are labels, and the penalty of sharing if any."""
+        """Return {"click": ..., "conversion": ...} as far as there are labels.
+
+        A penalty of sharing or gates is spread evenly over them: it is no task, and balancers weigh tasks.
+        """
         (row_B,), rows = batch, self.exposures
         if network.towers is None:
             raise ValueError("the network's shape names no heads, so there are no towers to train")
@@ -90,9 +90,9 @@ class TowerTask:
         if "conversion" in logits and self.both_N is not None:
             losses["conversion"] = self._conversion_loss(output, click_B, self.both_N[row_B])
         penalty = network.towers.penalty(output, self._rows_with_label(network.towers.heads, click_B, len(row_B)))
-        if penalty is not None:
-            losses[TOWER_PENALTY] = penalty
-        return losses
+        if penalty is None:
+            return losses
+        return {name: loss + penalty / len(losses) for name, loss in losses.items()}
 
     def _conversion_loss(self, output: TowerOutput, click_B: Tensor | None, both_B: Tensor) -> Tensor:
         if "click" not in output.logits or click_B is None:
