@@ -25,6 +25,7 @@ from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
+from kgrec.model.task_covariance import task_covariance
 from kgrec.serving.package import VECTORS
 from kgrec.serving.score import ITEM_ROWS, NETWORK, TOWERS
 from kgrec.training.balancing import BALANCERS
@@ -32,7 +33,7 @@ from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
 from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
-from kgrec.training.trainer import Progress, train
+from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
 
 WEIGHTS: Final = "weights.safetensors"
 HISTORY: Final = "history.json"
@@ -103,7 +104,7 @@ def learn(
             "phases": [phase.facts(network) for phase in phases],
             "graph_alone": chosen,
             "balancing": config.training.balancing.value,
-            "relations": summary(result.history),
+            "relations": _relations(network, result, config.training),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
 
@@ -132,6 +133,15 @@ def _held_out(
         return []
     found = held_out_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight, data)
     return make_tasks(shape, found, config.losses) if found.num_rows else []
+
+
+def _relations(network: Network, result: TrainingResult, config: TrainingConfig) -> dict[str, Any]:
+    """Return how the tasks relate, with the covariance of the towers' heads where it was learned."""
+    found = summary(result.history)
+    if found and config.covariance_weight and network.towers is not None:
+        found["task_covariance"] = task_covariance(network.towers.head_weights()).tolist()
+        found["covariance_names"] = list(network.towers.heads)
+    return found
 
 
 def _reporter(run: Run) -> Callable[[Progress], None]:

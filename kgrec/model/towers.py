@@ -149,6 +149,10 @@ class Towers(nn.Module):
                 rate = min(max(rate, 1e-4), 1 - 1e-4)
                 self.deep.bias[column] = math.log(rate / (1 - rate))
 
+    def head_weights(self) -> Tensor:
+        """Return what each head makes of the shared layers, (heads, W): how alike they are tells how tasks relate."""
+        return self.deep.weight
+
     def forward(
         self,
         user_BD: Tensor,

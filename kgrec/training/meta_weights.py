@@ -18,8 +18,9 @@ class MetaWeights(Balancer):
 
     A plain step of size e along sum_i w_i g_i changes the held-out loss by -e * <g_i, held-out gradient there> per unit
     of w_i; the inner products are those outside the encoder, to first order (Ren et al., Learning to Reweight Examples,
-    ICML 2018). Factors: T * softmax of learned numbers. The held-out loss is the sum of the held-out losses, each times
-    its prior. The rows are of the validation part, never of test.
+    ICML 2018). Factors: T * softmax of learned numbers, which follow these slopes (exponentiated gradient, Kivinen &
+    Warmuth, 1997). The held-out loss is the sum of the held-out losses, each times its prior. The rows are of the
+    validation part, never of test.
     """
 
     cuts_trunk: ClassVar[bool] = True
@@ -43,11 +44,9 @@ class MetaWeights(Balancer):
         if len(gradients) < 2:
             return
         gain_T = look_ahead(gradients, step.held_out_gradients(), self.prior)
-        z_T = torch.softmax(self._logits.values(gradients), dim=0)
         prior_T = torch.tensor([self.prior_of(name) for name in gradients], dtype=torch.float64)
         slope_T = -len(gradients) * prior_T * gain_T
-        gradient_T = z_T * (slope_T - (z_T * slope_T).sum())
-        gradient_T = gradient_T + self.options.weight_decay * gradient_T.abs().mean() * self._logits.values(gradients)
+        gradient_T = slope_T + self.options.weight_decay * slope_T.abs().mean() * self._logits.values(gradients)
         self._logits.descend(dict(zip(gradients, gradient_T.tolist(), strict=True)))
 
     def state(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kgrec.errors import DivergedError, InputError, Problem
 from kgrec.model.network import Network
+from kgrec.model.task_covariance import covariance_penalty
 from kgrec.seeds import derive_seed
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
@@ -64,6 +65,11 @@ class TrainingConfig(PhasesConfig):
         description="how the losses become one update; kg_weight and task_weights stay their prior in all methods",
     )
     balancing_options: BalancingOptions = BalancingOptions()
+    covariance_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the penalty that ties the towers' heads by a learned task covariance, >= 0; 0 = none",
+    )
     relations_every: int = Field(
         default=1, ge=0, description="epochs between two looks at how the tasks' gradients relate, >= 0; 0 = never"
     )
@@ -183,6 +189,8 @@ def _one_epoch(
             optimiser.zero_grad(set_to_none=True)
             step = Step(network, batches, cut=balancer.cuts_trunk, held_out=next(ahead))
             balancer.backward(step)
+            if config.covariance_weight and network.towers is not None:
+                (config.covariance_weight * covariance_penalty(network.towers.head_weights())).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             balancer.observe(step)
             for name, loss in step.losses.items():
