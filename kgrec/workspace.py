@@ -35,6 +35,7 @@ class Workspace:
         self.store = ArtifactStore(self.root / "artifacts")
         self.registry = self.root / "versions.json"
         self.audit = self.root / "audit.jsonl"
+        self.tombstones = self.root / "forgotten.json"
         self.tracking_database = self.root / "mlflow.db"
         self.tracking_artifacts = self.root / "mlflow-artifacts"
         self.prefect_home = self.root / "prefect"

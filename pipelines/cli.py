@@ -148,5 +148,7 @@ def doctor(workspace: str, as_json: bool) -> int:
     return examine(workspace, as_json=as_json)
 
 
-for _command in (commands_service.serve, commands_service.token, commands_evaluation.compare):
+for _command in (
+    commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare
+):  # fmt: skip
     main.add_command(_command)

@@ -49,3 +49,25 @@ def token(name: str, tokens: Path, days: float | None, workspace: str, as_json: 
     from pipelines.serve import make_token
 
     make_token(tokens, name, days, as_json=as_json)
+
+
+@click.command()
+@click.option("--user", required=True, help="The person's id as in the log.")
+@common
+def forget(user: str, workspace: str, as_json: bool) -> None:
+    """Remove a person from tables, features, vectors and versions, and print what was removed."""
+    from kgrec.serving.forget import forget as remove
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    place = Workspace(workspace, must_exist=True)
+    with place.hold("kgrec forget"):
+        found = remove(place, user).as_dict()
+    if as_json:
+        show.as_json(found)
+        return
+    for what, things in found.items():
+        if isinstance(things, list):
+            click.echo(f"{what.replace('_', ' ')}: {len(things)}")
+            click.echo("".join(f"  {thing}\n" for thing in things), nl=False)
+    click.echo("the next ingest leaves this person out; your own source files and backups are yours to clean")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +20,15 @@ from kgrec.data.exposures import judge_within_parts
 from kgrec.data.ingest import ingest as ingest_tables
 from kgrec.data.ingest import input_digests
 from kgrec.data.split import SplitKind, assign_exposures, assign_parts
+from kgrec.data.tombstones import LEFT_OUT, Tombstones, leave_out
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
 from kgrec.evaluation.ranking import Target
 from kgrec.features.declarations import check_declarations
 from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.versions import read_registry
+
+logger = logging.getLogger(__name__)
 
 EVENTS: Final = "events.parquet"
 CATALOGUE: Final = "catalogue.parquet"
@@ -45,9 +50,13 @@ def ingest(run: Run) -> Artifact:
     if config.knowledge is not None:
         settings["knowledge"] = config.knowledge.model_dump(mode="json", exclude=set(OF_THE_GRAPH))
 
+    stones = Tombstones.load(run.workspace.tombstones)
+    if stones.digest is not None:
+        settings["forgotten"] = stones.digest
+
     def make(out: Path) -> dict[str, Any]:
         run.workspace.quarantine.mkdir(exist_ok=True)
-        return ingest_tables(
+        facts = ingest_tables(
             *parts,
             base=run.loaded.base,
             out=out,
@@ -57,8 +66,14 @@ def ingest(run: Run) -> Artifact:
             split_column=split_column,
             progress=run.tell("ingest"),
         )
+        left_out = leave_out(out, stones)
+        if left_out.get(LEFT_OUT):
+            logger.warning("%d rows of people who were forgotten were left out", left_out[LEFT_OUT])
+        return facts | left_out
 
     artifact = run.stage("ingest", inputs, {**settings, "split_column": split_column}, make)
+    if stones.digest is not None:
+        shutil.rmtree(run.workspace.scratch, ignore_errors=True)  # what was read on the way names everybody
     _check_tasks(run, artifact)
     return artifact
 

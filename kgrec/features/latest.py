@@ -20,7 +20,7 @@ from kgrec.features.derived import Derived, compute_derived
 from kgrec.features.online import OnlineView, open_online, write_online
 
 HOUR = "hour"
-_INDEX = "latest.json"
+INDEX = "latest.json"
 _SEEN = "__seen"
 
 
@@ -74,13 +74,13 @@ class LatestFeatures:
         folder.mkdir(parents=True, exist_ok=True)
         entries = [write_online(folder, view.name, list(view.keys), view.table, view.unseen) for view in self.views]
         described = {"views": entries, "derived": [feature.to_dict() for feature in self.derived]}
-        (folder / _INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        (folder / INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> LatestFeatures:
         """Map what `save` wrote; ArtifactError when a file is missing or its columns are others."""
         try:
-            described = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+            described = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             derived = tuple(Derived.from_dict(raw) for raw in described["derived"])
             return cls(tuple(open_online(folder, entry) for entry in described["views"]), derived)
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +95,18 @@ def rollback(workspace: Workspace, *, why: str) -> Registry:
     *before, target = registry.served_before
     _audit(workspace, "rolled back", target, replaces=registry.promoted, why=why)
     changed = replace(registry, promoted=target, served_before=tuple(before))
+    _write(workspace, changed)
+    return changed
+
+
+def replace_artifacts(workspace: Workspace, keys: Mapping[str, str], *, why: str) -> Registry:
+    """Let versions keep their numbers and point to other artifacts, old key -> new key; an audit line for each."""
+    registry = read_registry(workspace)
+    for record in registry.versions:
+        if record.key in keys:
+            _audit(workspace, "made anew", record.version, replaces=record.key[:20], key=keys[record.key][:20], why=why)
+    records = tuple(replace(record, key=keys.get(record.key, record.key)) for record in registry.versions)
+    changed = replace(registry, versions=records)
     _write(workspace, changed)
     return changed
 
