@@ -16,18 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-CONFIGS = {
-    "lastfm": """
-name = "lastfm"
-[interactions]
-path = "{data}/lastfm_lightkg/interactions.parquet"
-[knowledge]
-triples = ["{data}/lastfm_lightkg/triples.parquet"]
-links = "{data}/lastfm_lightkg/item_entity.parquet"
-[split]
-kind = "column"
-""",
-    "kuairand": """
+KUAIRAND = """
 name = "kuairand"
 [interactions]
 path = "{data}/kuairand_pure_sub/impressions.parquet"
@@ -35,7 +24,7 @@ layout = "impressions"
 context = ["tab"]
 [interactions.labels]
 click = "click"
-conversion = "long_view"
+conversion = "{conversion}"
 [users]
 path = "{data}/kuairand_pure_sub/users.parquet"
 id = "user"
@@ -49,7 +38,27 @@ triples = ["{data}/kuairand_pure_sub/triples.parquet"]
 links = "{data}/kuairand_pure_sub/item_entity.parquet"
 [split]
 kind = "column"
+[model.towers]
+reads = "nothing"
+sharing = "mmoe"
+[evaluation]
+calibration = "platt"
+"""
+"""The towers read no shared vector: chosen within train, see docs/decisions/0028-what-the-item-vector-costs.md."""
+
+CONFIGS = {
+    "lastfm": """
+name = "lastfm"
+[interactions]
+path = "{data}/lastfm_lightkg/interactions.parquet"
+[knowledge]
+triples = ["{data}/lastfm_lightkg/triples.parquet"]
+links = "{data}/lastfm_lightkg/item_entity.parquet"
+[split]
+kind = "column"
 """,
+    "kuairand": KUAIRAND.replace("{conversion}", "long_view"),
+    "kuairand_like": KUAIRAND.replace("{conversion}", "is_like"),
     "taobao": """
 name = "taobao"
 [interactions]

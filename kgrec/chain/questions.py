@@ -111,7 +111,7 @@ class Judge:
         question = self.question(part) if self._ranks else None
         top_BK = answer(question, self.scorer(vectors, part), max(self.config.k)) if question is not None else None
         triples_T3, ranks_T2 = self._links(network, part) if self._triples is not None else (None, None)
-        predictions = self._towers(network, vectors, part)
+        predictions = self.predictions(network, vectors, part)
         return Answers(self.config, question, top_BK, predictions, triples_T3, ranks_T2)
 
     def ranking(self, vectors: Vectors) -> dict[str, float]:
@@ -135,7 +135,7 @@ class Judge:
         parts += [figures[f"ndcg@{k}"]] if f"ndcg@{k}" in figures else []
         areas = {
             f"{name}_auc": area
-            for name, found in self._towers(network, vectors, c.VALIDATION).items()
+            for name, found in self.predictions(network, vectors, c.VALIDATION).items()
             if (area := auc(found.probability_N, found.label_N)) is not None
         }
         figures |= areas
@@ -162,7 +162,8 @@ class Judge:
         trained = slice(int(vectors["block_widths"][0]) if "block_widths" in vectors else None)
         return Encoded(users_UD[:, trained], vectors["item_vectors_ID"][:, trained], network.item_rows())
 
-    def _towers(self, network: Network, vectors: Vectors, part: str) -> dict[str, Predictions]:
+    def predictions(self, network: Network, vectors: Vectors, part: str) -> dict[str, Predictions]:
+        """Return what the towers say of the labelled rows of a part, by label; empty where there are none."""
         rows = self.labelled_rows(part)
         if network.towers is None or rows is None:
             return {}
