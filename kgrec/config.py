@@ -17,7 +17,7 @@ from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig
 from kgrec.data.split import SplitConfig
 from kgrec.errors import InputError, Problem, nearest
-from kgrec.evaluation.baselines import BaselinesConfig
+from kgrec.evaluation.baseline_roles import BaselinesConfig
 from kgrec.evaluation.ranking import EvaluationConfig
 from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig

@@ -75,7 +75,7 @@ def run_chain(
     graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
     if until == "graph":
         return graph
-    tuned: Artifact | None = call("baselines", tuning.tune_baselines, context, log)
+    tuned: Artifact | None = call("baselines", tuning.tune_baselines, context, log, graph)
     trained: Artifact = call("train", learn.learn, context, ingested, log, features, graph, tuned)
     if until == "train":
         return trained

@@ -1,89 +1,177 @@
-"""The blocks of the served vector: which linear scorer stands beside the trained vectors, and with what weights.
+"""The served scores: which parts stand beside the trained vectors, chosen on validation.
 
-Axes: U users, I items, D trained and R linear dimensions, W all served dimensions.
+Axes: U users, I items, B users asked, P pooled candidates of a user, F parts of a score, W served dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import product
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.chain.questions import Judge, exported_vectors
-from kgrec.chain.tuning import fitted, histories
+from kgrec.chain.tuning import Teacher
 from kgrec.config import RunConfig
-from kgrec.evaluation.baselines import climb
-from kgrec.evaluation.low_rank import low_rank
-from kgrec.model.blocks import BlocksConfig, joined_items, popularity_block, unit_blocks
+from kgrec.evaluation.baselines import climb, evenly
+from kgrec.evaluation.graph_kernel import incidence, kernel_weights, log_popularity
+from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
+from kgrec.evaluation.protocol import RankingQuestion
+from kgrec.model.blocks import BlocksConfig, BlockWeights, with_popularity
 from kgrec.model.network import Network
-from kgrec.seeds import derive_seed
+from kgrec.serving.neighbours import Neighbours
 from kgrec.training.tasks import TrainingData
 
 LINEAR: Final = ("ease", "linear_filter", "item_knn")
+_POOL: Final = 100  # best candidates of each part that compete while weights are chosen
+_CHUNK: Final = 256
 
 
 def served_vectors(
-    network: Network, data: TrainingData, judge: Judge, tuned: Mapping[str, Mapping[str, Any]], config: RunConfig
+    network: Network, data: TrainingData, judge: Judge, teacher: Teacher | None, config: RunConfig
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the vectors to serve, with block weights chosen on validation, and what was chosen, for people.
+    """Return the tensors to serve, with the parts' weights as validation chose them, and what was chosen, for people.
 
-    The vectors stay the trained ones alone where this run does not rank. A block that earns nothing gets weight 0.
+    The vectors stay the trained ones alone where this run does not rank. A part that earns nothing gets weight 0.
     """
     trained = exported_vectors(network)
-    if data.positives is None or not judge.asks_ranking:
+    if data.positives is None or teacher is None or not judge.asks_ranking:
         return trained, {}
-    question = judge.question(c.VALIDATION)
-    metric = f"ndcg@{config.evaluation.k[0]}"
-    name = _best_linear(tuned, metric, trained["item_vectors_ID"].shape[0], config.blocks)
+    question, blocks = judge.question(c.VALIDATION), config.blocks
     counts_I = torch.zeros(network.shape.num_items).index_add_(0, data.positives.item_P, data.positives.weight_P)
-    popularity_I = popularity_block(counts_I)
-    fold_IR, linear_IR = torch.zeros(network.shape.num_items, 0), torch.zeros(network.shape.num_items, 0)
-    if name is not None:
-        generator = torch.Generator().manual_seed(derive_seed(config.seed, "linear block"))
-        history_UI = histories(config.evaluation, question)[tuned[name]["events"]]
-        scorer = fitted(name, tuned[name], question, config)
-        fold_IR, linear_IR = low_rank(scorer, history_UI, config.blocks.linear_rank, generator)
-    widths = [trained["item_vectors_ID"].shape[1], linear_IR.shape[1]]
-    sums_UR = torch.zeros(network.shape.num_users, widths[1])
-    sums_UR.index_add_(0, question.history.rows(), fold_IR[question.history.indices])
-    base = {
-        "user_vectors_UD": unit_blocks(torch.cat([trained["user_vectors_UD"], sums_UR], dim=1), widths),
-        "item_fold_ID": torch.cat([trained["item_fold_ID"], fold_IR], dim=1),
-        "block_widths": torch.tensor(widths),
+    popularity_I = log_popularity(counts_I)
+    matrices, sources = neighbour_matrices(teacher, blocks, with_graph=network.config.graph_weight > 0)
+    pool = Pool(judge, trained, matrices, popularity_I, question, blocks.choosing_users)
+    grids = {
+        "linear": blocks.linear if "linear" in matrices else (0.0,),
+        "kernel": blocks.kernel if "kernel" in matrices else (0.0,),
+        "popularity": blocks.popularity,
+        "repeat": blocks.repeat if teacher.repeats else (0.0,),
     }
+    chosen = _chosen_weights(grids, pool, k := config.evaluation.k[0])
+    users_UW, items_IW = with_popularity(
+        trained["user_vectors_UD"], trained["item_vectors_ID"], popularity_I, chosen.popularity
+    )
+    served = {
+        "user_vectors_UD": users_UW,
+        "item_vectors_ID": items_IW,
+        "item_fold_ID": trained["item_fold_ID"],
+        "block_widths": torch.tensor([trained["item_vectors_ID"].shape[1]]),
+    } | Neighbours(matrices, chosen, network.shape.num_items).tensors()
+    told = {"weights": asdict(chosen), "sources": sources, "users": len(pool.relevant_B)}
+    told |= {f"validation_ndcg@{k}": pool.ndcg(chosen, k)}
+    told |= {f"validation_ndcg@{k}_trained_alone": pool.ndcg(BlockWeights(), k)}
+    return served, told
 
-    def vectors(setting: Mapping[str, float]) -> dict[str, Tensor]:
-        weights = (setting["linear"], setting["popularity"])
-        return base | {"item_vectors_ID": joined_items(trained["item_vectors_ID"], linear_IR, popularity_I, weights)}
 
-    linear_weights = config.blocks.linear_weights if name is not None else (0.0,)
-    settings = [
-        {"linear": linear, "popularity": popularity}
-        for linear, popularity in product(sorted(linear_weights), sorted(config.blocks.popularity_weights))
-    ]
+def _chosen_weights(grids: Mapping[str, tuple[float, ...]], pool: Pool, k: int) -> BlockWeights:
+    """Return the weights of the grid with the best NDCG@k on the pool, climbing from the middle and from every corner
+    where a single part, or none, is at work.
+    """
+    axes = {name: sorted(set(grid)) for name, grid in grids.items()}
+    settings = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    middle = {name: values[len(values) // 2] for name, values in axes.items()}
+    alone = {name: values[0] for name, values in axes.items()}
+    corners = [alone | {name: values[-1]} for name, values in axes.items() if len(values) > 1]
     seen: dict[tuple[float, ...], float] = {}
 
     def quality(setting: Mapping[str, float]) -> float:
         key = tuple(setting.values())
         if key not in seen:
-            seen[key] = judge.ranking(vectors(setting)).get(metric, 0.0)
+            seen[key] = pool.ndcg(BlockWeights(**setting), k)
         return seen[key]
 
-    chosen = climb(settings, quality)
-    told = {"linear": name or "none", "linear_weight": chosen["linear"], "popularity_weight": chosen["popularity"],
-            f"validation_{metric}": quality(chosen), "linear_rank": widths[1]}  # fmt: skip
-    return vectors(chosen), told
+    return BlockWeights(**climb(settings, quality, [alone, middle, *corners]))
 
 
-def _best_linear(
-    tuned: Mapping[str, Mapping[str, Any]], metric: str, num_items: int, config: BlocksConfig
-) -> str | None:
-    """Return the linear baseline that is best on validation, None where none ran or the block is switched off."""
-    if config.linear_rank == 0 or max(config.linear_weights) == 0:
-        return None
-    ran = [name for name in LINEAR if "validation" in tuned.get(name, {})]
-    return max(ran, key=lambda name: tuned[name]["validation"]["ranking"].get(metric, 0.0), default=None)
+def neighbour_matrices(
+    teacher: Teacher, config: BlocksConfig, *, with_graph: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the items x items weights of each part that can run, cut to size, and where each comes from."""
+    matrices: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if config.neighbour_weights == 0:
+        return {}, {}
+    keep = max(1, config.neighbour_weights // max(teacher.num_items, 1))
+    name = teacher.best(LINEAR) if max(config.linear) else None
+    if name is not None and isinstance(scorer := teacher.fitted(name), ItemWeights):
+        matrices["linear"], sources["linear"] = largest_of_each_row(scorer.matrix_II, keep), name
+    if max(config.kernel) and with_graph and teacher.best(("graph_kernel",)):
+        links_IE, _ = incidence(teacher.item_nodes, teacher.num_items)
+        hub = float(teacher.tuned["graph_kernel"]["setting"]["hub"])
+        kernel_II = largest_of_each_row(kernel_weights(links_IE, hub).astype(np.float32), keep)
+        if kernel_II.nnz:
+            matrices["kernel"], sources["kernel"] = kernel_II, f"graph_kernel, hub {hub:g}"
+    return matrices, sources
+
+
+class Pool:
+    """The candidates of some validation users with each part's score, so that many weights can be tried quickly.
+
+    A user's candidates are the best hundred of each part alone; the seen ones and those outside the catalogue are left
+    out. parts_BPF: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant.
+    """
+
+    def __init__(
+        self, judge: Judge, trained: Mapping[str, Tensor], matrices: Mapping[str, Any], popularity_I: Tensor,
+        question: RankingQuestion, most_users: int,
+    ) -> None:  # fmt: skip
+        places_B = evenly(torch.arange(len(question.users_B)), most_users)
+        self.relevant_B = question.truth.take(places_B).counts()
+        users_UD = judge.user_vectors(trained, question.history)
+        num_items = len(popularity_I)
+        single = [
+            Neighbours(matrices, BlockWeights(**{name: 1.0}), num_items) for name in ("linear", "kernel", "repeat")
+        ]
+        parts, hits = [], []
+        for chunk_C in torch.split(places_B, _CHUNK):
+            rows_C = question.users_B[chunk_C]
+            history = question.history.take(rows_C)
+            sparse = [torch.from_numpy(one.scores(history).toarray()) for one in single]
+            trained_CI = users_UD[rows_C] @ trained["item_vectors_ID"].T
+            trained_CI[users_UD[rows_C].abs().sum(1) == 0] = (
+                popularity_I  # as the service answers where nothing is known
+            )
+            scores_CIF = torch.stack(
+                [trained_CI, *sparse[:2], popularity_I.expand(len(rows_C), -1), sparse[2]], dim=2
+            )  # fmt: skip
+            allowed_CI = question.candidates_I.expand(len(rows_C), -1).clone()
+            seen = question.seen.take(rows_C)
+            allowed_CI[seen.rows(), seen.indices] = False
+            truth = question.truth.take(chunk_C)
+            true_CI = torch.zeros_like(allowed_CI)
+            true_CI[truth.rows(), truth.indices] = True
+            pooled = _best_of_each_part(scores_CIF.masked_fill(~allowed_CI[:, :, None], -torch.inf))
+            parts.append(scores_CIF.gather(1, pooled[:, :, None].expand(-1, -1, scores_CIF.shape[2])))
+            parts[-1][~allowed_CI.gather(1, pooled)] = -torch.inf
+            parts[-1][_repeated(pooled)] = -torch.inf
+            hits.append(true_CI.gather(1, pooled))
+        self.parts_BPF, self.hit_BP = torch.cat(parts), torch.cat(hits)
+
+    def ndcg(self, weights: BlockWeights, k: int) -> float:
+        """Return the mean NDCG@k of the pooled candidates under these weights."""
+        factors_F = torch.cat([torch.ones(1), weights.as_tensor()])
+        used_F = factors_F.nonzero().flatten()
+        scores_BP = (self.parts_BPF[:, :, used_F] * factors_F[used_F]).sum(2)
+        values_BP, order_BP = scores_BP.sort(dim=1, descending=True, stable=True)  # of equals the smaller item row
+        hits_BK = self.hit_BP.gather(1, order_BP[:, :k]) & values_BP[:, :k].isfinite()
+        gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_BK.shape[1] + 2.0))
+        ideal_B = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)[self.relevant_B.clamp(1, k) - 1]
+        return float(((hits_BK * gains_K).sum(1) / ideal_B).mean())
+
+
+def _best_of_each_part(scores_CIF: Tensor) -> Tensor:
+    """Return the item rows of the best candidates of each part, ascending; an item may come more than once."""
+    most = min(_POOL, scores_CIF.shape[1])
+    return torch.cat([part_CI.topk(most, dim=1).indices for part_CI in scores_CIF.unbind(2)], dim=1).sort(dim=1).values
+
+
+def _repeated(items_CP: Tensor) -> Tensor:
+    same_CP = torch.zeros_like(items_CP, dtype=torch.bool)
+    same_CP[:, 1:] = items_CP[:, 1:] == items_CP[:, :-1]
+    return same_CP

@@ -199,7 +199,6 @@ def scores_of(version: Version, log: Artifact, history: Pairs) -> Scorer:
     its_rows = version.items.rows(items.entries)
     known_I = torch.tensor(its_rows.is_not_null().to_numpy())
     its_rows_I = torch.tensor(its_rows.fill_null(0).to_numpy().astype("int64"))
-    items_ID = torch.as_tensor(version.item_vectors_ID)[its_rows_I]
     popularity_I = torch.bincount(history.indices, minlength=len(items)).float().masked_fill(~known_I, float("-inf"))
 
     def score(rows_B: torch.Tensor) -> torch.Tensor:
@@ -210,7 +209,7 @@ def scores_of(version: Version, log: Artifact, history: Pairs) -> Scorer:
             user: its_rows_I[had.indices[start:end]][known_I[had.indices[start:end]]].numpy()
             for user, start, end in zip(ids, bounds[:-1], bounds[1:], strict=True)
         }
-        scores_BI = torch.as_tensor(version.vectors_of(ids, histories)) @ items_ID.T
+        scores_BI = torch.from_numpy(version.scores_of(ids, histories))[:, its_rows_I]
         blank_B = scores_BI.abs().sum(1) == 0
         scores_BI[blank_B] = popularity_I
         return scores_BI.masked_fill(~known_I, float("-inf"))

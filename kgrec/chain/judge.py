@@ -17,10 +17,10 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
-from kgrec.chain.tuning import fitted, histories, read_tuned
+from kgrec.chain.tuning import Teacher, histories, read_tuned
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES
-from kgrec.evaluation.baselines import Scorer as BaselineScorer
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import Scorer, answer, judge_ranking
 from kgrec.serving.index import build_index
@@ -48,7 +48,10 @@ def evaluate(
         network, vectors = load_network(trained)
         judge = Judge(config.evaluation, log, features, graph, tasks)
         answers = {part: judge.answers(network, vectors, part) for part in (c.VALIDATION, c.TEST)}
-        baselines, lists = _baselines(run, judge, tuned) if tuned is not None and judge.asks_ranking else ({}, {})
+        baselines: dict[str, Any] = {}
+        lists: dict[str, Tensor] = {}
+        if tuned is not None and judge.asks_ranking:
+            baselines, lists = _baselines(run, judge, Teacher(config, log, graph, read_tuned(tuned)))
         _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
         _keep_units(out, answers[c.TEST], lists)
@@ -75,21 +78,21 @@ def _keep_units(out: Path, test: Answers, baseline_lists: Mapping[str, Tensor]) 
             frame.write_parquet(out / name)
 
 
-def _baselines(run: Run, judge: Judge, tuned: Artifact) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _baselines(run: Run, judge: Judge, teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return each baseline's setting and figures, or why it was left out; and the test lists of those that ran."""
     config = run.config
-    validation, test = judge.question(c.VALIDATION), judge.question(c.TEST)
+    test = judge.question(c.TEST)
     found: dict[str, Any] = {}
     lists: dict[str, Tensor] = {}
-    for done, (name, choice) in enumerate(read_tuned(tuned).items()):
+    for done, (name, choice) in enumerate(teacher.tuned.items()):
         run.progress(StageProgress("evaluate", f"baseline {name}", done, len(BASELINES)))
         if "left_out" in choice:
-            found[name] = choice
+            found[name] = dict(choice)
             continue
         history_UI = histories(config.evaluation, test)[choice["events"]]
-        scorer = _from_histories(fitted(name, choice, validation, config), history_UI)
+        scorer = _from_histories(teacher.fitted(name), history_UI)
         lists[name] = answer(test, scorer, max(config.evaluation.k))
-        found[name] = choice | {"test": judge_ranking(test, lists[name], config.evaluation)}
+        found[name] = dict(choice) | {"test": judge_ranking(test, lists[name], config.evaluation)}
     return found, lists
 
 

@@ -20,7 +20,7 @@ from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import held_out_data, network_shape, training_data
 from kgrec.chain.towers import calibrate, gates
-from kgrec.chain.tuning import read_tuned
+from kgrec.chain.tuning import Teacher, read_tuned
 from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig
@@ -88,7 +88,8 @@ def learn(
             owner=owner,
             progress=_reporter(run),
         )
-        vectors, blocks = served_vectors(network, data, judge, read_tuned(tuned) if tuned is not None else {}, config)
+        teacher = Teacher(config, log, graph, read_tuned(tuned)) if tuned is not None else None
+        vectors, blocks = served_vectors(network, data, judge, teacher, config)
         calibration = calibrate(network, judge, vectors, config.evaluation.calibration)
         keep(network, vectors, out)
         history = [epoch | textbook_form(epoch, config.training.task_weights, lambda_) for epoch in result.history]

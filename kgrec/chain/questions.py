@@ -24,8 +24,8 @@ from kgrec.evaluation.link_prediction import link_ranks, summarise_ranks
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
-from kgrec.model.blocks import unit_blocks
 from kgrec.model.network import Encoded, Network
+from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.training.exposures import Exposures
 
 Vectors = Mapping[str, Tensor]
@@ -78,14 +78,19 @@ class Judge:
         return self._ranks
 
     def scorer(self, vectors: Vectors, part: str) -> Scorer:
-        """Return what the service would score: trained vectors, folded-in histories, popularity for the rest."""
+        """Return what the service would score: vectors, folded-in histories, neighbours; popularity for the rest."""
         question = self.question(part)
         users_UD = self.user_vectors(vectors, question.history)
         items_DI = vectors["item_vectors_ID"].T
         popularity_I = torch.bincount(question.history.indices, minlength=items_DI.shape[1]).float()
         has_vector_U = users_UD.abs().sum(1) > 0
         known = Pairs.of(has_vector_U.nonzero()[:, 0], has_vector_U.nonzero()[:, 0] * 0, len(users_UD), 1)
-        return with_fallback(lambda rows_B: users_UD[rows_B] @ items_DI, known, popularity_I)
+        near = Neighbours.read(vectors)
+
+        def score(rows_B: Tensor) -> Tensor:
+            return add_sparse(users_UD[rows_B] @ items_DI, near.scores(question.history.take(rows_B)))
+
+        return with_fallback(score, known, popularity_I)
 
     def user_vectors(self, vectors: Vectors, history: Pairs) -> Tensor:
         """Return one vector per user: from the table where training saw the user, else folded in from the history."""
@@ -96,10 +101,10 @@ class Judge:
             had = history.take(newcomers)
             folded = torch.zeros(len(newcomers), vectors["item_fold_ID"].shape[1])
             folded.index_add_(0, had.rows(), vectors["item_fold_ID"][had.indices])
-            blocks = vectors.get("block_widths")
-            users_UD[newcomers] = (
-                functional.normalize(folded, dim=1) if blocks is None else unit_blocks(folded, blocks.tolist())
-            )
+            folded = functional.normalize(folded, dim=1)
+            if "block_widths" in vectors:  # the constant that popularity is multiplied by
+                folded = torch.cat([folded, torch.ones(len(newcomers), 1)], dim=1)
+            users_UD[newcomers] = folded
         return users_UD
 
     def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:

@@ -1,11 +1,20 @@
-"""The baselines, tuned on validation before anything else: their settings serve the comparison and the linear block."""
+"""The baselines, tuned on validation before anything else: their settings serve the comparison and the served score.
+
+Axes: N pairs of a user with an item, X links of items to nodes.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, write_atomically
@@ -13,30 +22,32 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
 from kgrec.config import RunConfig, TaskName
-from kgrec.evaluation.baselines import BASELINES, LeftOutError, Tuned, fit, tune
-from kgrec.evaluation.baselines import Scorer as BaselineScorer
+from kgrec.evaluation.baseline_roles import Known, LeftOutError
+from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
+from kgrec.evaluation.baselines import BASELINES, Tuned, fit, tune
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion
-from kgrec.evaluation.ranking import EvaluationConfig, Target
+from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, Target
 
 TUNED: Final = "tuned.json"
 TARGET_ALONE: Final = "target"
 ANY: Final = "any"
+_DAY: Final = 86_400_000_000
 
 
-def tune_baselines(run: Run, log: Artifact) -> Artifact | None:
+def tune_baselines(run: Run, log: Artifact, graph: Artifact) -> Artifact | None:
     """Choose each baseline's setting on validation; None where there is nothing to rank."""
     config = run.config
     if not log.has(EVENTS):
         return None
 
     def make(out: Path) -> dict[str, Any]:
-        question = Judge(config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.VALIDATION)
+        teacher = Teacher(config, log, graph, {})
         found: dict[str, Any] = {}
         for done, name in enumerate(BASELINES):
             run.progress(StageProgress("baselines", name, done, len(BASELINES)))
             try:
-                events, tuned = _tuned(name, question, config)
+                events, tuned = teacher.tune(name)
             except LeftOutError as reason:
                 found[name] = {"left_out": str(reason)}
                 continue
@@ -46,7 +57,7 @@ def tune_baselines(run: Run, log: Artifact) -> Artifact | None:
         return {}
 
     settings = {name: getattr(config, name).model_dump(mode="json") for name in ("evaluation", "baselines")}
-    return run.stage("baselines", {"split": log.digest}, settings, make)
+    return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, settings, make)
 
 
 def read_tuned(tuned: Artifact) -> dict[str, dict[str, Any]]:
@@ -55,27 +66,74 @@ def read_tuned(tuned: Artifact) -> dict[str, dict[str, Any]]:
     return found
 
 
-def fitted(name: str, choice: Mapping[str, Any], question: RankingQuestion, config: RunConfig) -> BaselineScorer:
-    """Return a baseline fitted with its chosen setting on what the (validation) question knows: the train part."""
-    return fit(name, histories(config.evaluation, question)[choice["events"]], choice["setting"], config.baselines)
+class Teacher:
+    """Tunes and fits baselines on what the validation question knows: the train part of log and graph.
+
+    tuned: what `read_tuned` returned, once there is something.
+    """
+
+    def __init__(
+        self, config: RunConfig, log: Artifact, graph: Artifact, tuned: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.tuned = tuned
+        self.repeats = config.evaluation.exclude_seen is not ExcludeSeen.ANY
+        self._config, self._log, self._graph = config, log, graph
+        self.question = Judge(config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.VALIDATION)
+        self.num_items = self.question.history.num_columns
+
+    def known(self, events: str) -> Known:
+        """Return what a baseline may learn from, of any event or of the target event alone."""
+        train_UI = histories(self._config.evaluation, self.question)[events]
+        return Known(train_UI, self._ages(train_UI), self.item_nodes, self.repeats)
+
+    def fitted(self, name: str) -> BaselineScorer:
+        """Return a baseline fitted with its chosen setting."""
+        choice = self.tuned[name]
+        return fit(name, self.known(choice["events"]), choice["setting"], self._config.baselines)
+
+    def best(self, names: Sequence[str]) -> str | None:
+        """Return the baseline that is best on validation by NDCG at the first k; None where none of them ran."""
+        metric = f"ndcg@{self._config.evaluation.k[0]}"
+        ran = [name for name in names if "validation" in self.tuned.get(name, {})]
+        return max(ran, key=lambda name: self.tuned[name]["validation"]["ranking"].get(metric, 0.0), default=None)
+
+    def tune(self, name: str) -> tuple[str, Tuned]:
+        """Return the variant (which events it learns from) and setting that is best on validation."""
+        config, question = self._config, self.question
+        shape = question.history.num_rows, question.history.num_columns
+        truth_UI = Pairs.of(question.users_B[question.truth.rows()], question.truth.indices, *shape)
+        ks = config.evaluation.k
+        metric = f"ndcg@{ks[0]}"
+        found = [
+            (events, tune(name, self.known(events), truth_UI, question.seen, ks=ks, metric=metric,
+                          config=config.baselines))
+            for events in histories(config.evaluation, question)
+        ]  # fmt: skip
+        return max(found, key=lambda one: one[1].validation[metric])
+
+    @cached_property
+    def item_nodes(self) -> Tensor:
+        """Each item row with a node that an edge of the train graph joins it to, in either direction."""
+        triples = pl.read_parquet(self._graph.file("triples.parquet")).filter(pl.col(c.PART) == c.TRAIN)
+        ends_T2 = torch.tensor(triples.select(c.HEAD_ROW, c.TAIL_ROW).to_numpy().astype(np.int64)).reshape(-1, 2)
+        both_X2 = torch.cat([ends_T2, ends_T2.flip(1)])
+        return both_X2[both_X2[:, 0] < self.num_items]
+
+    def _ages(self, train_UI: Pairs) -> Tensor | None:
+        """Return the days from each pair's last train event to the end of train; None without time."""
+        if not self._log.facts.get("has_time"):
+            return None
+        events = pl.read_parquet(self._log.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN)
+        last = events.group_by(c.USER_ROW, c.ITEM_ROW).agg(pl.col(c.TIME).max().dt.timestamp("us").alias("at"))
+        keys = last[c.USER_ROW].cast(pl.Int64) * train_UI.num_columns + last[c.ITEM_ROW].cast(pl.Int64)
+        order = keys.arg_sort()
+        sorted_keys, at = torch.tensor(keys[order].to_numpy()), torch.tensor(last["at"][order].to_numpy())
+        place_N = torch.searchsorted(sorted_keys, train_UI.keys()).clamp(max=max(len(at) - 1, 0))
+        age_N = (at.max() - at[place_N]).double() / _DAY if len(at) else torch.zeros(0, dtype=torch.float64)
+        return torch.where(sorted_keys[place_N] == train_UI.keys(), age_N, age_N.max()) if len(at) else age_N
 
 
 def histories(config: EvaluationConfig, question: RankingQuestion) -> dict[str, Pairs]:
     """Return what baselines may learn from: any event and, where that differs, the target event alone."""
     target = {TARGET_ALONE: question.target_history} if config.target is Target.CONVERSION else {}
     return {ANY: question.history} | target
-
-
-def _tuned(name: str, question: RankingQuestion, config: RunConfig) -> tuple[str, Tuned]:
-    """Return the variant (which events it learns from) and setting that is best on validation."""
-    truth_UI = Pairs.of(
-        question.users_B[question.truth.rows()], question.truth.indices,
-        question.history.num_rows, question.history.num_columns,
-    )  # fmt: skip
-    ks = config.evaluation.k
-    metric = f"ndcg@{ks[0]}"
-    found = [
-        (events, tune(name, train_UI, truth_UI, question.seen, ks=ks, metric=metric, config=config.baselines))
-        for events, train_UI in histories(config.evaluation, question).items()
-    ]
-    return max(found, key=lambda one: one[1].validation[metric])

@@ -7,77 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import numpy as np
-import scipy.sparse
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from kgrec.errors import KgrecError
+from kgrec.evaluation.baseline_roles import Baseline, BaselinesConfig, Known, LeftOutError, Scorer, Setting
+from kgrec.evaluation.collaborative import Ease, ItemKnn, LinearFilter
+from kgrec.evaluation.graph_kernel import GraphKernel
+from kgrec.evaluation.item_weights import yes_no_matrix
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.ranking import ranking_metrics, top_k
 
-Setting = Mapping[str, float]
-_DENSE_ITEMS: Final = 6_000
-_DENSE_WEIGHTS: Final = 12_500  # items up to which a sparse matrix of weights is multiplied as a dense one: .6 GB
-"""Up to here an items x items matrix is cheap: float64 in ease, dense weights elsewhere."""
-
-
-class BaselinesConfig(BaseModel):
-    """What the baselines try on validation: [baselines]."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    neighbours: tuple[int, ...] = Field(
-        (20, 50, 100, 200, 400), min_length=1, description="item_knn: neighbours kept per item to try, each 1 or more."
-    )
-    shrinkage: tuple[float, ...] = Field(
-        (0.0, 10.0), min_length=1, description="item_knn: added to the cosine's divisor, in users, each 0 or more."
-    )
-    ease_lambda: tuple[float, ...] = Field(
-        (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0),
-        min_length=1,
-        description="ease: ridge penalties to try, in users, each above 0.",
-    )
-    ease_max_items: int = Field(
-        8_000, ge=1, description="ease is left out of larger catalogues: it inverts an items x items matrix."
-    )
-    filter_exponents: tuple[float, ...] = Field(
-        (0.25, 0.5),
-        min_length=1,
-        description="linear_filter: exponents of the degrees to try, in [0, 1].",
-    )
-
-
-class Scorer(Protocol):
-    """A fitted baseline: scores every item for any history, also of a user it never saw."""
-
-    def __call__(self, history_BI: Pairs) -> Tensor:
-        """Return float scores_BI; higher is better."""
-
-
-class Baseline(Protocol):
-    """A baseline over one training matrix; work that all settings share is done once, when it is made."""
-
-    def settings(self) -> list[Setting]:
-        """Return the settings to try, in a fixed order."""
-
-    def fit(self, setting: Setting) -> Scorer:
-        """Return the scorer for one setting."""
-
-
-class LeftOutError(KgrecError):
-    """A baseline cannot run on this data; the message says why."""
-
 
 class Popularity:
-    """The items with the most training users, the same for everybody."""
+    """The items with the most training users, the same for everybody; where there is time, perhaps of late alone.
 
-    def __init__(self, train_UI: Pairs, config: BaselinesConfig) -> None:
-        self._counts_I = torch.bincount(train_UI.indices, minlength=train_UI.num_columns).to(torch.float32)
+    A user counts 2 ** (-days since the last event with the item / half-life); half-life 0 counts all alike.
+    """
+
+    def __init__(self, known: Known, config: BaselinesConfig) -> None:
+        self._known, self._config = known, config
+
+    def settings(self) -> list[Setting]:
+        """Return the half-lives; without time the one that counts all alike."""
+        half_lives = self._config.half_lives if self._known.age_N is not None else (0.0,)
+        return [{"half_life_days": half_life} for half_life in half_lives]
+
+    def fit(self, setting: Setting) -> Scorer:
+        """Return the scorer."""
+        counts_I = recent_counts(self._known, setting["half_life_days"])
+        return lambda history_BI: counts_I.expand(history_BI.num_rows, -1)
+
+
+class SeenThenPopular:
+    """What the user had before and may have again, the most popular first; then what is most popular."""
+
+    def __init__(self, known: Known, config: BaselinesConfig) -> None:
+        if not known.repeats:
+            raise LeftOutError("seen_then_popular: what a user had before is no candidate here (exclude_seen)")
+        self._counts_I = recent_counts(known, 0.0)
 
     def settings(self) -> list[Setting]:
         """Return the one empty setting."""
@@ -85,107 +54,32 @@ class Popularity:
 
     def fit(self, setting: Setting) -> Scorer:
         """Return the scorer."""
-        return lambda history_BI: self._counts_I.expand(history_BI.num_rows, -1)
+        above = float(self._counts_I.max()) + 1.0 if len(self._counts_I) else 1.0
+
+        def score(history_BI: Pairs) -> Tensor:
+            return torch.from_numpy(yes_no_matrix(history_BI).toarray()).float() * above + self._counts_I
+
+        return score
 
 
-class ItemKnn:
-    """Cosine similarity of items over users, the best neighbours of each item kept (Deshpande and Karypis, 2004)."""
-
-    def __init__(self, train_UI: Pairs, config: BaselinesConfig) -> None:
-        self._config = config
-        self._together_II = _co_occurrence(train_UI)
-        self._ranked: tuple[float, Any, Any] | None = None
-        self._users_I = np.bincount(train_UI.indices.numpy(), minlength=train_UI.num_columns).astype(np.float64)
-
-    def settings(self) -> list[Setting]:
-        """Return every pair of neighbours and shrinkage."""
-        grid = product(self._config.shrinkage, self._config.neighbours)
-        return [{"neighbours": neighbours, "shrinkage": shrinkage} for shrinkage, neighbours in grid]
-
-    def fit(self, setting: Setting) -> Scorer:
-        """Return the scorer: an item's score is the sum of its similarities to the history."""
-        if self._ranked is None or self._ranked[0] != setting["shrinkage"]:
-            self._ranked = (setting["shrinkage"], *self._ranked_similarity(setting["shrinkage"]))
-        _, similarity_N, rank_N = self._ranked
-        kept = rank_N < setting["neighbours"]
-        places = (self._together_II.row[kept], self._together_II.col[kept])
-        return _linear_scorer(scipy.sparse.csr_array((similarity_N[kept], places), self._together_II.shape))
-
-    def _ranked_similarity(self, shrinkage: float) -> tuple[Any, Any]:
-        """Return each pair's similarity and its rank among its column's, of equals the smaller row first."""
-        rows_N, columns_N = self._together_II.row, self._together_II.col
-        norms_N = np.sqrt(self._users_I[rows_N] * self._users_I[columns_N])
-        similarity_N = self._together_II.data / (norms_N + shrinkage)
-        order_N = np.lexsort((rows_N, -similarity_N, columns_N))
-        ordered_N = columns_N[order_N]
-        rank_N = np.empty(len(order_N), dtype=np.int64)
-        rank_N[order_N] = np.arange(len(order_N)) - np.searchsorted(ordered_N, ordered_N)
-        return similarity_N, rank_N
+def recent_counts(known: Known, half_life_days: float) -> Tensor:
+    """Return how many users had each item in train, (I,), an old event counting less; half-life 0: all alike."""
+    train_UI = known.train_UI
+    if not half_life_days or known.age_N is None:
+        return torch.bincount(train_UI.indices, minlength=train_UI.num_columns).to(torch.float32)
+    weight_N = torch.exp2(-known.age_N.double() / half_life_days)
+    return torch.zeros(train_UI.num_columns, dtype=torch.float64).index_add_(0, train_UI.indices, weight_N).float()
 
 
-class LinearFilter:
-    """Co-occurrence over powers of the degrees, nothing trained: D_i^-a R' D_u^-b R D_i^-c without its diagonal."""
-
-    def __init__(self, train_UI: Pairs, config: BaselinesConfig) -> None:
-        self._config = config
-        self._train_UI = train_UI
-        self._last: tuple[float, Any] | None = None
-        self._users_I = np.bincount(train_UI.indices.numpy(), minlength=train_UI.num_columns).clip(1).astype(np.float64)
-
-    def settings(self) -> list[Setting]:
-        """Return every triple of exponents; the one of the users varies slowest."""
-        grid = product(self._config.filter_exponents, repeat=3)
-        return [{"user": user, "history_item": first, "item": second} for user, first, second in grid]
-
-    def fit(self, setting: Setting) -> Scorer:
-        """Return the scorer."""
-        if self._last is None or self._last[0] != setting["user"]:
-            self._last = (setting["user"], _co_occurrence(self._train_UI, setting["user"]))
-        together = self._last[1]
-        left_I, right_I = self._users_I ** -setting["history_item"], self._users_I ** -setting["item"]
-        data_N = together.data * left_I[together.row] * right_I[together.col]
-        return _linear_scorer(scipy.sparse.csr_array((data_N, (together.row, together.col)), shape=together.shape))
-
-
-class Ease:
-    """The closed-form linear autoencoder with an empty diagonal (Steck, 2019)."""
-
-    def __init__(self, train_UI: Pairs, config: BaselinesConfig) -> None:
-        items = train_UI.num_columns
-        if items > config.ease_max_items:
-            needed = 3 * 4 * items**2 / 2**30
-            raise LeftOutError(
-                f"ease inverts an items x items matrix: {items:,} items would take about {needed:.1f} GB "
-                f"(limit: ease_max_items = {config.ease_max_items:,})"
-            )
-        self._config = config
-        dtype = np.float64 if items <= _DENSE_ITEMS else np.float32
-        self._gram_II = torch.from_numpy((_matrix(train_UI).T @ _matrix(train_UI)).toarray().astype(dtype))
-
-    def settings(self) -> list[Setting]:
-        """Return the penalties."""
-        return [{"lambda": penalty} for penalty in self._config.ease_lambda]
-
-    def fit(self, setting: Setting) -> Scorer:
-        """Return the scorer."""
-        ridge_II = self._gram_II.clone()
-        ridge_II.diagonal().add_(setting["lambda"])
-        root_II = torch.linalg.cholesky(ridge_II)
-        # The inverse through its root: cholesky_inverse is twenty times slower on a CPU.
-        identity_II = torch.eye(len(root_II), dtype=root_II.dtype)
-        root_inverse_II = torch.linalg.solve_triangular(root_II, identity_II, upper=False)
-        inverse_II = root_inverse_II.T @ root_inverse_II
-        weights_II = (inverse_II / -inverse_II.diagonal()).fill_diagonal_(0.0)
-        return _linear_scorer(weights_II.numpy())
-
-
-BASELINES: Final[Mapping[str, Callable[[Pairs, BaselinesConfig], Baseline]]] = {
+BASELINES: Final[Mapping[str, Callable[[Known, BaselinesConfig], Baseline]]] = {
     "popularity": Popularity,
+    "seen_then_popular": SeenThenPopular,
     "item_knn": ItemKnn,
     "linear_filter": LinearFilter,
+    "graph_kernel": GraphKernel,
     "ease": Ease,
 }
-"""The registry: name in reports -> what makes the baseline from a training matrix."""
+"""The registry: name in reports -> what makes the baseline from what it may know."""
 
 
 @dataclass(frozen=True)
@@ -194,19 +88,18 @@ class Tuned:
 
     name: str
     setting: Setting
-    scorer: Scorer
     validation: Mapping[str, float]
     tried: tuple[Mapping[str, Any], ...]
 
 
-def fit(name: str, train_UI: Pairs, setting: Setting, config: BaselinesConfig | None = None) -> Scorer:
+def fit(name: str, known: Known, setting: Setting, config: BaselinesConfig | None = None) -> Scorer:
     """Return the named baseline fitted with one setting. LeftOutError when it cannot run on this data."""
-    return BASELINES[name](train_UI, config or BaselinesConfig()).fit(setting)
+    return BASELINES[name](known, config or BaselinesConfig()).fit(setting)
 
 
 def tune(
     name: str,
-    train_UI: Pairs,
+    known: Known,
     validation_UI: Pairs,
     seen_UI: Pairs,
     *,
@@ -216,38 +109,54 @@ def tune(
 ) -> Tuned:
     """Return the setting of the named baseline to which climbing its grid on validation leads (see `climb`).
 
-    train_UI: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
+    known: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
     validation). No test data comes near this. LeftOutError when the baseline cannot run on this data.
     """
-    baseline = BASELINES[name](train_UI, config or BaselinesConfig())
-    users = validation_UI.counts().nonzero()[:, 0]
+    config = config or BaselinesConfig()
+    baseline = BASELINES[name](known, config)
+    users = evenly(validation_UI.counts().nonzero()[:, 0], config.tuning_users)
     if not len(users):
         raise LeftOutError(f"{name} is chosen on validation, and no user has anything relevant there")
     settings = baseline.settings()
     if not settings:
         raise LeftOutError(f"{name} has no setting to try")
-    tried: dict[tuple[float, ...], tuple[Setting, Scorer, Mapping[str, float]]] = {}
+    tried: dict[tuple[float, ...], tuple[Setting, Mapping[str, float]]] = {}
 
     def quality(setting: Setting) -> float:
         key = tuple(setting.values())
         if key not in tried:
-            scorer = baseline.fit(setting)
-            tried[key] = setting, scorer, judge(scorer, users, train_UI, validation_UI, seen_UI, ks)
-        return tried[key][2][metric]
+            tried[key] = setting, judge(baseline.fit(setting), users, known.train_UI, validation_UI, seen_UI, ks)
+        return tried[key][1][metric]
 
     chosen = climb(settings, quality)
-    setting, scorer, metrics = tried[tuple(chosen.values())]
-    told = tuple({"setting": dict(one), "validation": figures} for one, _, figures in tried.values())
-    return Tuned(name, setting, scorer, metrics, told)
+    setting, metrics = tried[tuple(chosen.values())]
+    told = tuple({"setting": dict(one), "validation": figures} for one, figures in tried.values())
+    return Tuned(name, setting, metrics, told)
 
 
-def climb(settings: Sequence[Setting], quality: Callable[[Setting], float]) -> Setting:
-    """Return a setting of the grid that no neighbour along any axis beats, from the grid's middle uphill.
+def evenly(rows: Tensor, most: int) -> Tensor:
+    """Return at most `most` of the rows, evenly spaced, in order.
 
-    A neighbour wins only when it is strictly better, so equals keep what was tried first.
+    >>> evenly(torch.arange(10), 4).tolist()
+    [0, 2, 5, 7]
+    """
+    return rows if len(rows) <= most else rows[torch.arange(most) * len(rows) // most]
+
+
+def climb(settings: Sequence[Setting], quality: Callable[[Setting], float], starts: Sequence[Setting] = ()) -> Setting:
+    """Return a setting of the grid that no neighbour along any axis beats: the best of the climbs from each start.
+
+    starts: settings of the grid; without any, the grid's middle. A neighbour wins only when it is strictly better, and
+    so does a later climb; equals keep what was tried first.
     """
     axes = {name: list(dict.fromkeys(setting[name] for setting in settings)) for name in settings[0]}
-    best = {name: values[len(values) // 2] for name, values in axes.items()}
+    middle = {name: values[len(values) // 2] for name, values in axes.items()}
+    tops = [_climb_from(start, axes, quality) for start in starts or [middle]]
+    return max(tops, key=quality)
+
+
+def _climb_from(start: Setting, axes: Mapping[str, Sequence[float]], quality: Callable[[Setting], float]) -> Setting:
+    best = dict(start)
     climbing = True
     while climbing:
         climbing = False
@@ -257,7 +166,6 @@ def climb(settings: Sequence[Setting], quality: Callable[[Setting], float]) -> S
             for neighbour in neighbours:
                 if quality(neighbour) > quality(best):
                     best, climbing = neighbour, True
-    quality(best)
     return best
 
 
@@ -267,30 +175,3 @@ def judge(
     """Return the ranking metrics of a scorer for these users, given their histories and what they have seen."""
     top_BK = top_k(lambda rows: scorer(history_UI.take(rows)), user_rows, seen_UI, max(ks))
     return ranking_metrics(top_BK, truth_UI.take(user_rows), ks)
-
-
-def _matrix(pairs: Pairs, dtype: type[np.floating[Any]] = np.float64) -> Any:
-    data = np.ones(len(pairs.indices), dtype=dtype)
-    shape = (pairs.num_rows, pairs.num_columns)
-    return scipy.sparse.csr_array((data, pairs.indices.numpy(), pairs.indptr.numpy()), shape=shape)
-
-
-def _co_occurrence(train_UI: Pairs, user_exponent: float = 0.0) -> Any:
-    """Return users in common of each pair of different items, each user weighing items ** -exponent, as COO."""
-    matrix_UI = _matrix(train_UI)
-    weights_U = train_UI.counts().clamp_min(1).numpy().astype(np.float64) ** -user_exponent
-    together = (matrix_UI.T @ (scipy.sparse.diags_array(weights_U) @ matrix_UI)).tocoo()
-    other = together.row != together.col
-    return scipy.sparse.coo_array((together.data[other], (together.row[other], together.col[other])), together.shape)
-
-
-def _linear_scorer(weights_II: Any) -> Scorer:
-    weights_II = weights_II.astype(np.float32)
-    if scipy.sparse.issparse(weights_II) and weights_II.shape[0] <= _DENSE_WEIGHTS:
-        weights_II = weights_II.toarray()
-
-    def score(history_BI: Pairs) -> Tensor:
-        scores_BI = _matrix(history_BI, np.float32) @ weights_II
-        return torch.from_numpy(scores_BI.toarray() if scipy.sparse.issparse(scores_BI) else scores_BI)
-
-    return score

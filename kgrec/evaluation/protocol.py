@@ -17,7 +17,15 @@ from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.evaluation.pairs import Pairs
-from kgrec.evaluation.ranking import EvaluationConfig, Target, ranking_cold, ranking_metrics, seen_pairs, top_k
+from kgrec.evaluation.ranking import (
+    EvaluationConfig,
+    HistoryKnown,
+    Target,
+    ranking_cold,
+    ranking_metrics,
+    seen_pairs,
+    top_k,
+)
 
 Scorer = Callable[[Tensor], Tensor]
 
@@ -26,10 +34,11 @@ Scorer = Callable[[Tensor], Tensor]
 class RankingQuestion:
     """Whom to rank for in one part. truth has one row per asked user; seen and history one per user of the vocabulary.
 
-    history: what a ranker may know of a user: the train events or, of a user without any, those of validation; the
-    same for the model and the baselines. target_history: those with the target event alone. seen: all that came before
-    and is no candidate. candidates_I: the catalogue. cold_I: its items that no training event names.
-    truth_already_seen: relevant pairs left out because the user had the item before and it is no candidate.
+    history: what a ranker may read of a user, the same for the model and the baselines: all that came before the part
+    or, where the config says so, the train events (of a user without any, those of validation). target_history: those
+    with the target event alone. seen: all that came before and is no candidate. candidates_I: the catalogue. cold_I:
+    its items that no training event names. truth_already_seen: relevant pairs left out because the user had the item
+    before and it is no candidate.
     """
 
     users_B: Tensor
@@ -60,7 +69,9 @@ def ask(
     before = [c.TRAIN] if part == c.VALIDATION else [c.TRAIN, c.VALIDATION]
     earlier = events.filter(pl.col(c.PART).cast(pl.String).is_in(before))
     in_train = pl.col(c.PART).cast(pl.String) == c.TRAIN
-    known = earlier.filter(in_train | ~in_train.any().over(c.USER_ROW))
+    known = earlier
+    if config.history is HistoryKnown.TRAIN:
+        known = earlier.filter(in_train | ~in_train.any().over(c.USER_ROW))
     history, before_this = _pairs(known, num_users, num_items), _pairs(earlier, num_users, num_items)
     target_history, target_before, relevant = (
         target_pairs(frame, parts, config.target, num_users, num_items)

@@ -42,6 +42,13 @@ class ExcludeSeen(StrEnum):
     NONE = "none"
 
 
+class HistoryKnown(StrEnum):
+    """What a ranker may know of a user at test."""
+
+    ALL = "all"
+    TRAIN = "train"
+
+
 class EvaluationConfig(BaseModel):
     """How lists are made and judged: [evaluation]."""
 
@@ -60,6 +67,11 @@ class EvaluationConfig(BaseModel):
         CalibrationName.NONE,
         description="What is fitted to the towers' logits on validation: none, temperature (a slope), or platt (slope "
         "and intercept); nothing where a label has fewer than 100 positive or negative rows.",
+    )
+    history: HistoryKnown = Field(
+        HistoryKnown.ALL,
+        description='What a ranker may read of a user\'s history at test: "all" that came before, validation included, '
+        'as the service does, or the "train" part alone, as most papers do; nothing is learned from it either way.',
     )
 
     @field_validator("k")

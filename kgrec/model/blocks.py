@@ -1,61 +1,79 @@
-"""The served vector as blocks: the trained vectors and, beside them, what earns its place on validation.
+"""What stands beside the trained vectors in a score, and with what weights.
 
-A user's vector is [trained, linear, 1], an item's [trained, w * linear, p * popularity], so that one inner product is
-the weighted sum of the blocks. Each block of a user has length 1, or 0 where nothing is known.
+A score is the cosine of the trained vectors, plus the weighted parts that validation found worth it: two of item
+neighbours (the best linear baseline's weights; the graph kernel's), log popularity, and a constant for what the user
+had before and may have again. Popularity is a dimension of the served vectors; the neighbours are sparse rows.
 
-Shapes: U users, I items, B users, D trained and R linear dimensions, W = D + R + 1 served dimensions.
+Shapes: I items, D trained dimensions, W = D + 1 served dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional
+
+_LINEAR = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_KERNEL = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+_POPULARITY = (0.0, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+_REPEAT = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 
 
 class BlocksConfig(BaseModel):
-    """[blocks]: what may stand beside the trained vectors. Validation chooses the weights; 0 switches a block off."""
+    """[blocks]: what may stand beside the trained vectors. Validation chooses the weights; 0 switches a part off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    linear_rank: int = Field(
-        default=128, ge=0, description="dimensions kept of the best linear baseline's scores, >= 0; 0 = no such block"
+    neighbour_weights: int = Field(
+        default=8_000_000,
+        ge=0,
+        description="stored weights of each part of item neighbours, at most, the largest of each item's; 0 = neither",
     )
-    linear_weights: tuple[float, ...] = Field(
-        default=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0), min_length=1, description="weights of the linear block to try, >= 0"
+    linear: tuple[float, ...] = Field(
+        default=_LINEAR, min_length=1, description="weights of the best linear baseline to try, >= 0"
     )
-    popularity_weights: tuple[float, ...] = Field(
-        default=(0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
+    kernel: tuple[float, ...] = Field(
+        default=_KERNEL, min_length=1, description="weights of the graph kernel to try, >= 0"
+    )
+    popularity: tuple[float, ...] = Field(
+        default=_POPULARITY, min_length=1, description="weights of log popularity (0 to 1) to try, >= 0"
+    )
+    repeat: tuple[float, ...] = Field(
+        default=_REPEAT,
         min_length=1,
-        description="weights of log popularity (0 to 1) to try, >= 0",
+        description="weights of what the user had before to try, >= 0; without effect where that is no candidate",
+    )
+    choosing_users: int = Field(
+        default=5_000, ge=1, description="users of validation that choose the weights, at most; evenly taken"
     )
 
 
-def popularity_block(counts_I: Tensor) -> Tensor:
-    """Return log1p of the counts, scaled to at most 1: (I,) in [0, 1]; zeros where nothing was counted.
+@dataclass(frozen=True)
+class BlockWeights:
+    """How much each part counts beside the trained cosine's 1."""
 
-    >>> popularity_block(torch.tensor([0.0, 1.0, 3.0])).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    logs_I = torch.log1p(counts_I.float())
-    top = logs_I.max() if len(logs_I) else logs_I.sum()
-    return logs_I / top if float(top) > 0 else logs_I
+    linear: float = 0.0
+    kernel: float = 0.0
+    popularity: float = 0.0
+    repeat: float = 0.0
+
+    def as_tensor(self) -> Tensor:
+        """Return the four weights in the order of the fields, float32."""
+        return torch.tensor(list(asdict(self).values()))
+
+    @classmethod
+    def of_tensor(cls, weights_4: Tensor) -> BlockWeights:
+        """Return what `as_tensor` gave.
+
+        >>> BlockWeights.of_tensor(BlockWeights(linear=2.0, repeat=0.5).as_tensor())
+        BlockWeights(linear=2.0, kernel=0.0, popularity=0.0, repeat=0.5)
+        """
+        return cls(*weights_4.tolist())
 
 
-def joined_items(items_ID: Tensor, linear_IR: Tensor, popularity_I: Tensor, weights: tuple[float, float]) -> Tensor:
-    """Return items_IW; weights: of the linear block and of popularity."""
-    linear, popularity = weights
-    return torch.cat([items_ID, linear * linear_IR, popularity * popularity_I[:, None]], dim=1)
-
-
-def unit_blocks(blocks_BX: Tensor, widths: Sequence[int]) -> Tensor:
-    """Return users' blocks with each block of length 1 (0 stays 0), and the constant 1 behind: (B, sum(widths) + 1).
-
-    >>> unit_blocks(torch.tensor([[3.0, 4.0, 0.0]]), [2, 1]).tolist()
-    [[0.6000000238418579, 0.800000011920929, 0.0, 1.0]]
-    """
-    parts = [functional.normalize(part_BD, dim=1) for part_BD in torch.split(blocks_BX, list(widths), dim=1)]
-    return torch.cat([*parts, torch.ones(len(blocks_BX), 1)], dim=1)
+def with_popularity(users_UD: Tensor, items_ID: Tensor, popularity_I: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Return users_UW = [user, 1], zeros where the user is unknown, and items_IW = [item, weight * popularity]."""
+    known_U1 = (users_UD.abs().sum(dim=1, keepdim=True) > 0).to(users_UD.dtype)
+    return torch.cat([users_UD, known_U1], dim=1), torch.cat([items_ID, weight * popularity_I[:, None]], dim=1)

@@ -21,12 +21,14 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact, load_artifact
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem, nearest
+from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.ranking import ExcludeSeen
 from kgrec.graph.paths import PathFinder
-from kgrec.model.blocks import unit_blocks
 from kgrec.serving import package
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
+from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.serving.score import TowerScorer
+from kgrec.serving.search import best_items
 from kgrec.serving.standing import Asked, Standing
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
@@ -51,6 +53,7 @@ class Version:
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
         self._widths: list[int] | None = vectors["block_widths"].tolist() if "block_widths" in vectors else None
+        self.neighbours = Neighbours.read(vectors)
         self._trained = slice(0, self._widths[0] if self._widths else self._item_fold_ID.shape[1])
         self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
@@ -68,8 +71,8 @@ class Version:
 
         Items that the user had are left out. A user without a trained vector is placed by their history; one whom the
         version does not know gets what is most popular, and a log line says so (`standing` tells it beforehand).
-        score: the cosine of the trained vectors in [-1, 1] plus the blocks that earned a weight on validation (the
-        linear one and log popularity); in a fallback to popularity, the share of users who had the item.
+        score: the cosine of the trained vectors in [-1, 1] plus the parts that earned a weight on validation (item
+        neighbours, log popularity, what the user had); in a fallback to popularity, the share of users who had it.
         """
         _positive(k)
         rows: list[tuple[str, str, str | None, float]] = []
@@ -147,15 +150,22 @@ class Version:
         closeness_H = trained_ID[history_H] @ trained_ID[item_row]
         return f'chosen by the same people as "{self.title(int(history_H[int(np.argmax(closeness_H))]))}"'
 
-    def vectors_of(self, users: pl.Series, histories: Mapping[str, Rows]) -> Floats:
-        """Return one vector per user id, from the table or from the given history (item rows); zeros for neither."""
-        vectors_BD = np.zeros((len(users), self._index.dimensions), dtype=np.float32)
-        for place, (user, row) in enumerate(zip(users, self.users.rows(users), strict=True)):
+    def scores_of(self, users: pl.Series, histories: Mapping[str, Rows]) -> Floats:
+        """Return the scores of every item row of this version, (B, I), of user ids with the given histories.
+
+        A row of zeros belongs to a user of whom neither a vector nor a history is known.
+        """
+        vectors_BW = np.zeros((len(users), self._index.dimensions), dtype=np.float32)
+        had = [np.asarray(histories.get(user, ()), dtype=np.int64) for user in users]
+        for place, row in enumerate(self.users.rows(users)):
             if row is not None and self._trained_U[row]:
-                vectors_BD[place] = self.user_vectors_UD[row]
-            elif len(histories.get(user, ())):
-                vectors_BD[place] = self._folded(histories[user])
-        return vectors_BD
+                vectors_BW[place] = self.user_vectors_UD[row]
+            elif len(had[place]):
+                vectors_BW[place] = self._folded(had[place])
+        rows_N = np.repeat(np.arange(len(users)), [len(items_H) for items_H in had])
+        pairs = Pairs.of(rows_N, np.concatenate([*had, np.empty(0, np.int64)]), len(users), len(self.items))
+        scores_BI = torch.from_numpy(vectors_BW @ self.item_vectors_ID.T)
+        return add_sparse(scores_BI, self.neighbours.scores(pairs)).numpy()
 
     @cached_property
     def _towers(self) -> TowerScorer:
@@ -216,14 +226,12 @@ class Version:
         return self._history_items[self._history_offsets[row] : self._history_offsets[row + 1]]
 
     def _folded(self, history_H: Rows) -> Floats:
-        """Return the vector of a newcomer: the folded history, and 1 in each block beside; zeros for no history."""
+        """Return the vector of a newcomer: the folded history, and the constant 1; zeros for no history."""
         total_D = self._item_fold_ID[history_H].sum(axis=0)
         if not np.any(total_D):
             return np.zeros(self._index.dimensions, dtype=np.float32)
-        if self._widths is None:
-            return np.asarray(total_D / np.linalg.norm(total_D), dtype=np.float32)
-        vector_W: Floats = unit_blocks(torch.from_numpy(total_D[None]), self._widths)[0].numpy()
-        return vector_W
+        vector_D = np.asarray(total_D / np.linalg.norm(total_D), dtype=np.float32)
+        return vector_D if self._widths is None else np.append(vector_D, np.float32(1.0))
 
     def top(
         self, asked: Asked, k: int, leave_out: Rows | None = None, only_I: npt.NDArray[np.bool_] | None = None
@@ -234,7 +242,8 @@ class Version:
         """
         out = asked.seen if leave_out is None else np.union1d(asked.seen, leave_out)
         if asked.vector_D is not None:
-            return self._index.search(asked.vector_D, k, out, only_I)
+            items_IW, near = self.item_vectors_ID, self.neighbours
+            return best_items(self._index, items_IW, near, asked.vector_D, asked.history_H, out, k, only_I)
         logger.info("a user without history: answered with what is most popular")
         keep = ~np.isin(self._popular_rows, out)
         if only_I is not None:
@@ -254,7 +263,8 @@ class Version:
         """Return the score that an item has for a user, wherever in the list it would stand."""
         if asked.vector_D is None:
             return float(self._popular_shares[self._popular_rows == item_row].sum())
-        return float(self.item_vectors_ID[item_row] @ asked.vector_D)
+        beside = sum(self.neighbours.parts(asked.history_H, item_row).values())
+        return float(self.item_vectors_ID[item_row] @ asked.vector_D) + beside
 
     def unknown_item(self, item: str) -> Problem:
         """Return what is wrong with an item id that is not in the catalogue, with the nearest that is."""

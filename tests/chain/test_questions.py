@@ -63,7 +63,7 @@ def test_users_of_train_have_their_vector_others_are_folded_in_or_blank(tmp_path
 def test_scores_are_dot_products_and_popularity_for_those_without_a_vector(tmp_path):
     asker = judge(tmp_path, CLICK)
     scores = asker.scorer(VECTORS, "test")(torch.tensor([3, 0, 2]))
-    assert scores[0].tolist() == [2, 1, 1, 1, 0], "how many users had each item"
+    assert scores[0].tolist() == [2, 1, 2, 1, 0], "how many users had each item before test"
     assert scores[1].tolist() == pytest.approx([1, 0.8, 0, 0.6, -1])
     assert scores[2].tolist() == pytest.approx([-0.6, 0, 0.8, 0.28, 0.6], abs=1e-6)
 

@@ -153,10 +153,11 @@ def test_history_and_titles(version):
     assert version.title_of("unheard of") == "unheard of"
 
 
-def test_vectors_of_users_come_from_the_table_or_the_given_history(version):
+def test_scores_of_users_come_from_the_table_or_the_given_history(version):
     histories = {"dan": np.array([4, 5]), "nobody": np.array([0]), "ann": np.array([4])}
-    found = version.vectors_of(pl.Series(["ann", "dan", "nobody", "cat"]), histories)
-    np.testing.assert_allclose(found, [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    found = version.scores_of(pl.Series(["ann", "dan", "nobody", "cat"]), histories)
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(found, vectors @ np.array(ITEM_VECTORS).T, atol=1e-6)
 
 
 def test_scores_are_the_dot_products_of_the_vectors(version):

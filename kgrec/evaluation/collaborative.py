@@ -1,0 +1,130 @@
+"""Linear baselines of the log alone: item neighbourhoods, the degree-damped filter, the linear autoencoder.
+
+Shapes: U users, I items, N pairs of items with users in common.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from kgrec.evaluation.baseline_roles import BaselinesConfig, Known, LeftOutError, Scorer, Setting
+from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row, yes_no_matrix
+from kgrec.evaluation.pairs import Pairs
+
+_DOUBLE_ITEMS: Final = 6_000  # up to here ease computes in float64
+_FILTER_WEIGHTS: Final = 30_000_000  # weights of the filter that are kept at most; what falls away is its smallest
+
+
+class ItemKnn:
+    """Cosine similarity of items over users, the best neighbours of each item kept (Deshpande and Karypis, 2004)."""
+
+    def __init__(self, known: Known, config: BaselinesConfig) -> None:
+        self._config = config
+        self._together_II = _co_occurrence(known.train_UI)
+        self._ranked: tuple[float, Any, Any] | None = None
+        self._users_I = _users_of_items(known.train_UI)
+
+    def settings(self) -> list[Setting]:
+        """Return every pair of neighbours and shrinkage."""
+        grid = product(self._config.shrinkage, self._config.neighbours)
+        return [{"neighbours": neighbours, "shrinkage": shrinkage} for shrinkage, neighbours in grid]
+
+    def fit(self, setting: Setting) -> Scorer:
+        """Return the scorer: an item's score is the sum of its similarities to the history."""
+        if self._ranked is None or self._ranked[0] != setting["shrinkage"]:
+            self._ranked = (setting["shrinkage"], *self._ranked_similarity(setting["shrinkage"]))
+        _, similarity_N, rank_N = self._ranked
+        kept = rank_N < setting["neighbours"]
+        places = (self._together_II.row[kept], self._together_II.col[kept])
+        return ItemWeights(scipy.sparse.csr_array((similarity_N[kept], places), self._together_II.shape))
+
+    def _ranked_similarity(self, shrinkage: float) -> tuple[Any, Any]:
+        """Return each pair's similarity and its rank among its column's, of equals the smaller row first."""
+        rows_N, columns_N = self._together_II.row, self._together_II.col
+        norms_N = np.sqrt(self._users_I[rows_N] * self._users_I[columns_N])
+        similarity_N = self._together_II.data / (norms_N + shrinkage)
+        order_N = np.lexsort((rows_N, -similarity_N, columns_N))
+        ordered_N = columns_N[order_N]
+        rank_N = np.empty(len(order_N), dtype=np.int64)
+        rank_N[order_N] = np.arange(len(order_N)) - np.searchsorted(ordered_N, ordered_N)
+        return similarity_N, rank_N
+
+
+class LinearFilter:
+    """Co-occurrence over powers of the degrees, nothing trained: D_i^-a R' D_u^-b R D_i^-c without its diagonal.
+
+    Of a large catalogue each item keeps its largest weights alone, 30 million in all.
+    """
+
+    def __init__(self, known: Known, config: BaselinesConfig) -> None:
+        self._config = config
+        self._train_UI = known.train_UI
+        self._last: tuple[float, Any] | None = None
+        self._users_I = _users_of_items(known.train_UI).clip(1)
+
+    def settings(self) -> list[Setting]:
+        """Return every triple of exponents; the one of the users varies slowest."""
+        grid = product(self._config.filter_exponents, repeat=3)
+        return [{"user": user, "history_item": first, "item": second} for user, first, second in grid]
+
+    def fit(self, setting: Setting) -> Scorer:
+        """Return the scorer."""
+        if self._last is None or self._last[0] != setting["user"]:
+            self._last = (setting["user"], _co_occurrence(self._train_UI, setting["user"]))
+        together = self._last[1]
+        left_I, right_I = self._users_I ** -setting["history_item"], self._users_I ** -setting["item"]
+        data_N = (together.data * left_I[together.row] * right_I[together.col]).astype(np.float32)
+        weights_II = scipy.sparse.csr_array((data_N, (together.row, together.col)), shape=together.shape)
+        if weights_II.nnz > _FILTER_WEIGHTS:
+            weights_II = largest_of_each_row(weights_II, _FILTER_WEIGHTS // weights_II.shape[0])
+        return ItemWeights(weights_II)
+
+
+class Ease:
+    """The closed-form linear autoencoder with an empty diagonal (Steck, 2019)."""
+
+    def __init__(self, known: Known, config: BaselinesConfig) -> None:
+        items = known.train_UI.num_columns
+        if items > config.ease_max_items:
+            needed = 3 * 4 * items**2 / 2**30
+            raise LeftOutError(
+                f"ease inverts an items x items matrix: {items:,} items would take about {needed:.1f} GB "
+                f"(limit: ease_max_items = {config.ease_max_items:,})"
+            )
+        self._config = config
+        dtype = np.float64 if items <= _DOUBLE_ITEMS else np.float32
+        matrix_UI = yes_no_matrix(known.train_UI)
+        self._gram_II = torch.from_numpy((matrix_UI.T @ matrix_UI).toarray().astype(dtype))
+
+    def settings(self) -> list[Setting]:
+        """Return the penalties."""
+        return [{"lambda": penalty} for penalty in self._config.ease_lambda]
+
+    def fit(self, setting: Setting) -> Scorer:
+        """Return the scorer."""
+        ridge_II = self._gram_II.clone()
+        ridge_II.diagonal().add_(setting["lambda"])
+        root_II = torch.linalg.cholesky(ridge_II)
+        # The inverse through its root: cholesky_inverse is twenty times slower on a CPU.
+        identity_II = torch.eye(len(root_II), dtype=root_II.dtype)
+        root_inverse_II = torch.linalg.solve_triangular(root_II, identity_II, upper=False)
+        inverse_II = root_inverse_II.T @ root_inverse_II
+        return ItemWeights((inverse_II / -inverse_II.diagonal()).fill_diagonal_(0.0).numpy())
+
+
+def _users_of_items(train_UI: Pairs) -> Any:
+    return np.bincount(train_UI.indices.numpy(), minlength=train_UI.num_columns).astype(np.float64)
+
+
+def _co_occurrence(train_UI: Pairs, user_exponent: float = 0.0) -> Any:
+    """Return users in common of each pair of different items, each user weighing items ** -exponent, as COO."""
+    matrix_UI = yes_no_matrix(train_UI)
+    weights_U = train_UI.counts().clamp_min(1).numpy().astype(np.float64) ** -user_exponent
+    together = (matrix_UI.T @ (scipy.sparse.diags_array(weights_U) @ matrix_UI)).tocoo()
+    other = together.row != together.col
+    return scipy.sparse.coo_array((together.data[other], (together.row[other], together.col[other])), together.shape)

@@ -1,0 +1,110 @@
+"""The sparse part of a score: weights from the items of a history to other items, as served.
+
+Shapes: I items, B lists, H items of a history, J items that a history reaches, N stored weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from kgrec.evaluation.item_weights import yes_no_matrix
+from kgrec.evaluation.pairs import Pairs
+from kgrec.model.blocks import BlockWeights
+
+PARTS: Final = ("linear", "kernel")
+WEIGHTS: Final = "block_weights"
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+class Neighbours:
+    """Item neighbours of up to two kinds, each kind's scores of a history scaled to length 1, and the repeat.
+
+    matrices: by kind, float32 (I, I) sparse rows: row = item of the history. A kind that is not there adds nothing.
+    """
+
+    def __init__(self, matrices: Mapping[str, Any], weights: BlockWeights, num_items: int) -> None:
+        used = {name: getattr(weights, name) for name in PARTS}
+        self.matrices = {name: matrices[name] for name in PARTS if name in matrices and used[name]}
+        self.weights, self.num_items = weights, num_items
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Any]) -> Neighbours:
+        """Return what `tensors` of another wrote, from NumPy arrays or torch tensors; nothing where there is none."""
+        num_items = len(tensors["item_vectors_ID"])
+        if WEIGHTS not in tensors:
+            return cls({}, BlockWeights(), num_items)
+        weights = BlockWeights.of_tensor(torch.as_tensor(tensors[WEIGHTS]))
+        matrices = {}
+        for name in PARTS:
+            if f"{name}_values" in tensors:
+                values, items, ends = (np.asarray(tensors[f"{name}_{part}"]) for part in ("values", "items", "ends"))
+                shape = (num_items, num_items)
+                matrices[name] = scipy.sparse.csr_array((values, items, np.concatenate([[0], ends])), shape=shape)
+        return cls(matrices, weights, num_items)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what `read` takes, to be stored beside the vectors."""
+        found = {WEIGHTS: self.weights.as_tensor()}
+        for name, matrix_II in self.matrices.items():
+            found[f"{name}_values"] = torch.from_numpy(matrix_II.data.astype(np.float32))
+            found[f"{name}_items"] = torch.from_numpy(matrix_II.indices.astype(np.int32))
+            found[f"{name}_ends"] = torch.from_numpy(matrix_II.indptr[1:].astype(np.int64))
+        return found
+
+    def scores(self, history_BI: Pairs) -> Any:
+        """Return the weighted sum of all parts for these histories, a sparse (B, I) array, float32."""
+        total_BI = scipy.sparse.csr_array((history_BI.num_rows, self.num_items), dtype=np.float32)
+        for name, matrix_II in self.matrices.items():
+            total_BI = total_BI + unit_rows(yes_no_matrix(history_BI, np.float32) @ matrix_II) * np.float32(
+                getattr(self.weights, name)
+            )
+        if self.weights.repeat:
+            total_BI = total_BI + yes_no_matrix(history_BI, np.float32) * np.float32(self.weights.repeat)
+        return scipy.sparse.csr_array(total_BI)
+
+    def reached(self, history_H: Rows) -> tuple[Rows, Floats]:
+        """Return the item rows that a history reaches, ascending, and their scores."""
+        zeros = np.zeros(len(history_H), dtype=np.int64)
+        found = self.scores(Pairs.of(zeros, history_H.copy(), 1, self.num_items))
+        found.sort_indices()
+        return found.indices.astype(np.int64), found.data
+
+    def parts(self, history_H: Rows, item_row: int) -> dict[str, float]:
+        """Return what each part adds to the score of one item, for an explanation; absent parts are left out."""
+        history_BI = Pairs.of(np.zeros(len(history_H), dtype=np.int64), history_H.copy(), 1, self.num_items)
+        found = {}
+        for name, matrix_II in self.matrices.items():
+            row_1I = unit_rows(yes_no_matrix(history_BI, np.float32) @ matrix_II)
+            found[name] = float(row_1I[[0], [item_row]][0]) * getattr(self.weights, name)
+        if self.weights.repeat:
+            found["repeat"] = self.weights.repeat * float(np.isin(item_row, history_H))
+        return found
+
+
+def unit_rows(scores_BI: Any) -> Any:
+    """Return the sparse rows scaled to length 1; a row of zeros stays.
+
+    >>> unit_rows(scipy.sparse.csr_array(np.array([[0.0, 4.0], [0.0, 0.0]]))).toarray().tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    scores_BI = scipy.sparse.csr_array(scores_BI)
+    length_B = np.sqrt(np.asarray(scores_BI.multiply(scores_BI).sum(axis=1)).reshape(-1))
+    scale_B = (1.0 / np.where(length_B > 0, length_B, 1.0)).astype(scores_BI.dtype)
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(scale_B) @ scores_BI)
+
+
+def add_sparse(dense_BI: Tensor, sparse_BI: Any) -> Tensor:
+    """Add a sparse array to a dense tensor in place and return it."""
+    found = scipy.sparse.csr_array(sparse_BI)
+    row_N = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+    dense_BI.numpy()[row_N, found.indices] += found.data
+    return dense_BI

@@ -1,0 +1,127 @@
+"""The sparse part of a score, and the exact top of inner product and sparse part together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kgrec.evaluation.item_weights import largest_of_each_row
+from kgrec.evaluation.pairs import Pairs
+from kgrec.model.blocks import BlockWeights, with_popularity
+from kgrec.serving.neighbours import Neighbours, add_sparse, unit_rows
+from kgrec.serving.search import best_items
+
+ITEMS = 15
+
+
+def world(seed: int, weights: BlockWeights) -> Neighbours:
+    numbers = np.random.default_rng(seed)
+    matrices = {}
+    for name in ("linear", "kernel"):
+        dense = numbers.normal(size=(ITEMS, ITEMS)) * (numbers.random((ITEMS, ITEMS)) < 0.3)
+        matrices[name] = scipy.sparse.csr_array(dense.astype(np.float32))
+    return Neighbours(matrices, weights, ITEMS)
+
+
+def slow_scores(near: Neighbours, history: list[int]) -> np.ndarray:
+    total = np.zeros(ITEMS)
+    for name, matrix in near.matrices.items():
+        raw = sum((matrix.toarray()[item] for item in history), np.zeros(ITEMS))
+        length = np.linalg.norm(raw)
+        total += getattr(near.weights, name) * (raw / length if length else raw)
+    for item in history:
+        total[item] += near.weights.repeat
+    return total
+
+
+def test_scores_are_each_parts_unit_scores_times_its_weight() -> None:
+    near = world(1, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25))
+    history = Pairs.of([0, 0, 2], [3, 7, 1], 3, ITEMS)
+    expected = np.stack([slow_scores(near, [3, 7]), np.zeros(ITEMS), slow_scores(near, [1])])
+    np.testing.assert_allclose(near.scores(history).toarray(), expected, atol=1e-6)
+    rows, found = near.reached(np.array([7, 3]))
+    np.testing.assert_allclose(found, expected[0][rows], atol=1e-6)
+    assert set(np.flatnonzero(expected[0])) <= set(rows.tolist())
+    assert sum(near.parts(np.array([3, 7]), 3).values()) == pytest.approx(expected[0][3], abs=1e-6)
+
+
+def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() -> None:
+    near = world(2, BlockWeights(kernel=1.5, repeat=0.5))
+    stored = near.tensors()
+    assert sorted(near.matrices) == ["kernel"]
+    again = Neighbours.read(stored | {"item_vectors_ID": torch.zeros(ITEMS, 2)})
+    history = Pairs.of([0, 0], [3, 7], 1, ITEMS)
+    assert (again.scores(history) != near.scores(history)).nnz == 0
+    assert Neighbours.read({"item_vectors_ID": torch.zeros(ITEMS, 2)}).scores(history).nnz == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), history=st.lists(st.integers(0, ITEMS - 1), max_size=6, unique=True),
+    weights=st.tuples(*[st.sampled_from([0.0, 0.5, 2.0])] * 3), k=st.integers(1, 8), seen=st.booleans(),
+)  # fmt: skip
+def test_the_best_are_those_of_the_whole_catalogue(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    history: list[int],
+    weights: tuple[float, ...],
+    k: int,
+    seen: bool,
+) -> None:
+    near = world(seed, BlockWeights(linear=weights[0], kernel=weights[1], repeat=weights[2]))
+    numbers = np.random.default_rng(seed + 1)
+    items = numbers.integers(-2, 3, size=(ITEMS, 4)).astype(np.float32)  # small whole numbers: ties are common
+    query = numbers.integers(-2, 3, size=4).astype(np.float32)
+    catalogue = np.flatnonzero(numbers.random(ITEMS) < 0.8)
+    only = numbers.random(ITEMS) < 0.7 if seed % 2 else None
+    gone = np.array(history if seen else [], dtype=np.int64)
+    rows = np.array(history, dtype=np.int64)
+    found, scores = best_items(Flat(items, catalogue), items, near, query, rows, gone, k, only)
+    exact = items @ query + slow_scores(near, history).astype(np.float32)
+    allowed = [row for row in catalogue if row not in gone and (only is None or only[row])]
+    best = sorted((exact[row] for row in allowed), reverse=True)[:k]
+    np.testing.assert_allclose(scores, best, atol=1e-5)
+    np.testing.assert_allclose(exact[found], scores, atol=1e-5)
+    assert len(set(found.tolist())) == len(found)
+
+
+class Flat:
+    """What an index promises, written the slow way."""
+
+    def __init__(self, items: np.ndarray, catalogue: np.ndarray) -> None:
+        self.items, self.rows_I = items, catalogue
+
+    def search(
+        self, query: np.ndarray, k: int, leave_out: np.ndarray, only: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.array(
+            [row for row in self.rows_I if row not in leave_out and (only is None or only[row])], dtype=np.int64
+        )
+        scores = (self.items[rows] @ query).astype(np.float32)
+        order = np.lexsort((rows, -scores))[:k]
+        return rows[order], scores[order]
+
+
+def test_popularity_is_a_dimension_that_unknown_users_do_not_have() -> None:
+    users, items = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    served_users, served_items = with_popularity(users, items, torch.tensor([1.0, 0.5]), 0.2)
+    torch.testing.assert_close(served_users @ served_items.T, torch.tensor([[0.8, 0.1], [0.0, 0.0]]))
+
+
+def test_pruning_keeps_the_largest_magnitudes_of_each_row() -> None:
+    matrix = np.random.default_rng(4).normal(size=(9, 30)) * (np.random.default_rng(5).random((9, 30)) < 0.5)
+    kept = largest_of_each_row(matrix, 4).toarray()
+    for row in range(9):
+        order = sorted(range(30), key=lambda column: (-abs(matrix[row, column]), column))[:4]
+        expected = [matrix[row, column] if column in order else 0.0 for column in range(30)]
+        assert kept[row].tolist() == expected
+
+
+def test_adding_sparse_rows_and_unit_rows() -> None:
+    sparse = scipy.sparse.csr_array(np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 0.0]], dtype=np.float32))
+    total = add_sparse(torch.ones(2, 3), unit_rows(sparse))
+    torch.testing.assert_close(total, torch.tensor([[1.0, 1.6, 1.8], [1.0, 1.0, 1.0]]))
