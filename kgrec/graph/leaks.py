@@ -18,6 +18,7 @@ from kgrec.graph.names import relation_words
 
 _SAMPLE: Final = 2_000
 _FEWEST: Final = 20
+_LARGEST_NODE: Final = 10  # items of a node that may be a basket or a session; a genre has more, and is taste
 _TELLTALE: Final = (
     "also bought", "also viewed", "also buy", "also view", "also purchased", "bought together", "viewed together",
     "bought after viewing", "buy after viewing", "co click", "co view", "co purchase", "coview", "copurchase",
@@ -61,7 +62,7 @@ def find_leaks(
     triples: rows with known_at; events: user_row, item_row, part, of all parts, for a leak shows in the later ones.
     Four signs. Its nodes are users in disguise: half of up to 200 nodes with five items or more have nearly the items
     (Jaccard .8) that one user had. The name says so ("also bought"). The tie: of up to 2,000 pairs of items that a
-    relation ties directly, or by a third node, the chance that a pair has a larger cosine over the users of the whole
+    relation ties directly, or by a node of at most ten items, the chance that a pair has a larger cosine over the users of the whole
     log than a pair of items of like popularity is at least `likeness` (ties count half; under 20 pairs are not judged).
     The look ahead: of its pairs that nobody had both of in train, at least .9 were had by one user later, and the share
     that was not is at most a fifth of the control pairs'.
@@ -116,13 +117,16 @@ def _incidence(events: pl.DataFrame, num_items: int) -> csr_array:
 def _tied_pairs(
     rows: pl.DataFrame, num_items: int, generator: np.random.Generator
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Up to `_SAMPLE` pairs of two items that the relation ties, directly or by a node they share."""
+    """Up to `_SAMPLE` pairs of two items that the relation ties, directly or by a node that at most ten items share."""
     ends = rows.select(HEAD_ROW, TAIL_ROW).to_numpy().astype(np.int64)
     both = (ends < num_items).all(axis=1)
     direct = ends[both & (ends[:, 0] != ends[:, 1])]
     direct = direct[generator.permutation(len(direct))[:_SAMPLE]]
     mixed = ends[(ends < num_items).sum(axis=1) == 1]
     items, nodes = mixed.min(axis=1), mixed.max(axis=1)
+    _, group, size = np.unique(nodes, return_inverse=True, return_counts=True)
+    small = size[group] <= _LARGEST_NODE
+    items, nodes = items[small], nodes[small]
     order = np.argsort(nodes, kind="stable")
     items, nodes = items[order], nodes[order]
     starts, counts = np.unique(nodes, return_index=True, return_counts=True)[1:]
