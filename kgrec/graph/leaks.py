@@ -63,7 +63,8 @@ def find_leaks(
     Four signs. Its nodes are users in disguise: half of up to 200 nodes with five items or more have nearly the items
     (Jaccard .8) that one user had. The name says so ("also bought"). The tie: of up to 2,000 pairs of items that a
     relation ties directly, or by a node of at most ten items, the chance that a pair has a larger cosine over the users
-    of the whole log than a pair of items of like popularity is at least `likeness` (ties count half; under 20 pairs are not judged).
+    of the whole log than a pair of items of like popularity is at least `likeness` (ties count half; under 20 pairs are
+    not judged).
     The look ahead: of its pairs that nobody had both of in train, at least .9 were had by one user later, and the share
     that was not is at most a fifth of the control pairs'.
     """
