@@ -11,9 +11,9 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
-from kgrec.chain import judge, prepare
-from kgrec.chain.answers import MODEL
+from kgrec.chain import prepare
 from kgrec.chain.arms import Arm, owns
+from kgrec.chain.measured import measured_of
 from kgrec.chain.release import read_figures
 from kgrec.config import RunConfig, TaskName
 from kgrec.data.vocabulary import Vocabulary
@@ -26,17 +26,6 @@ from kgrec.serving.package import RELATIONS
 Cut = Callable[[Measured], Measured]
 _THIRDS: Final = (1 / 3, 2 / 3)
 _RELATIONS: Final = 5
-
-
-def measured_of(evaluated: Artifact, system: str = MODEL) -> Measured:
-    """Return the test figures by unit of the model, or of a baseline (ranking alone)."""
-
-    def read(name: str, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-        return pl.read_parquet(evaluated.file(name)) if evaluated.has(name) else pl.DataFrame(schema=dict(schema))
-
-    users = read(judge.PER_USER, c.PER_USER_SCHEMA).filter(pl.col(c.SYSTEM) == system)
-    rows, triples = read(judge.PER_ROW, c.PER_ROW_SCHEMA), read(judge.PER_TRIPLE, c.PER_TRIPLE_SCHEMA)
-    return Measured(users, rows, triples) if system == MODEL else Measured(users, rows.clear(), triples.clear())
 
 
 def compared(

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run, peak_rss_mb
-from kgrec.evaluation.report import Example, ReportData, write_report
+from kgrec.chain.measured import against_baselines, ranking_intervals
+from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
 from kgrec.serving.gate import Verdict
 from kgrec.serving.recommend import Version, open_version
 from kgrec.serving.standing import Standing
@@ -35,6 +36,8 @@ def write_run_report(
         record = require(registry, version)
         examples = _examples(open_version(run.workspace.store.path("version", record.key), version))
     ranked = {name: found["test"]["ranking"] for name, found in baselines.items() if "ranking" in found.get("test", {})}
+    evaluated, seed = parts["evaluate"], run.config.seed
+    headline = headline_metric(figures.get("test", {}).get("ranking", {}))
     data = ReportData(
         name=run.config.name,
         run_id=run_id,
@@ -43,6 +46,8 @@ def write_run_report(
         reasons=verdict.reasons,
         metrics=figures,
         baselines=ranked,
+        intervals=ranking_intervals(evaluated, seed),
+        against=against_baselines(evaluated, list(ranked), headline, seed) if headline and ranked else {},
         baseline_settings={name: found["setting"] for name, found in baselines.items() if "setting" in found},
         left_out=_left_out(parts, baselines),
         data_card=_data_card(parts),

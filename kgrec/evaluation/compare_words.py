@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from kgrec.evaluation.compare import Difference, Outcome
-from kgrec.evaluation.report_words import decimals, plain_name
+from kgrec.evaluation.report_words import chance_words, decimals, plain_name
 
 GROUPS: Final[Mapping[str, str]] = {
     "ranking": "ranking",
@@ -129,6 +129,6 @@ def _against_baselines(reference: str, decisive: Sequence[Difference]) -> list[s
 
 def _figures(line: Difference, reference: str, own: str = "") -> str:
     """Return the two figures and the corrected p, in brackets."""
-    chance = "p < .001" if line.p_holm < 0.001 else f"p = {decimals(round(line.p_holm, 3))}"
+    chance = chance_words(line.p_holm)
     own = own or line.arm
     return f"({plain_name(line.metric)} {decimals(line.reference)} {reference}, {decimals(line.value)} {own}, {chance})"

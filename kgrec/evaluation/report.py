@@ -13,7 +13,7 @@ import jinja2
 import vl_convert
 
 from kgrec.artifacts import write_atomically
-from kgrec.evaluation.report_words import EXPLANATIONS, decimals, plain_name, plain_text
+from kgrec.evaluation.report_words import EXPLANATIONS, chance_words, decimals, plain_name, plain_text
 
 Metrics = Mapping[str, float]
 
@@ -45,7 +45,9 @@ class ReportData:
 
     metrics: {"validation": ..., "test": ...}, each as `kgrec run --json` prints them. baselines: name -> test ranking
     metrics. baseline_settings: name -> what validation chose. left_out: name -> why it is not there.
-    data_card: section -> {label: value}. training: one mapping per epoch ("epoch" and figures). relations: how
+    intervals: 95 % over users of the model's ranking
+    metrics. against: baseline -> metric, p, noise. data_card: section -> {label: value}.
+    training: one mapping per epoch ("epoch" and figures). relations: how
     the tasks relate, as training summed it up ("names", a matrix a kind, "proposal").
     stages: name -> {"seconds": ..., "cached": ...}. promoted is None where no gate was asked.
     """
@@ -57,6 +59,8 @@ class ReportData:
     reasons: Sequence[str] = ()
     metrics: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
     baselines: Mapping[str, Metrics] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    against: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     baseline_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     data_card: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -91,12 +95,21 @@ def verdict(data: ReportData) -> str:
     figures = [decimals(own), decimals(rivals[best])]
     if figures[0] == figures[1] and own != rivals[best]:  # so near that rounding hides who is ahead
         figures = [repr(own), repr(rivals[best])]
-    against = f"{label} {figures[0]} against {figures[1]} of {best}"
+    against = f"{label} {figures[0]} against {figures[1]} of {best}{_sureness(data, best, name)}"
     if own > rivals[best]:
         return f"The model ranks better than every baseline: {against}."
     if own == rivals[best]:
         return f"The model ranks no better than the best baseline: {against}."
     return f"The model ranks worse than the baseline {best}: {against}."
+
+
+def _sureness(data: ReportData, baseline: str, metric: str) -> str:
+    """Return whether the difference to a baseline is more than noise, in words; nothing where it was not tested."""
+    found = data.against.get(baseline)
+    if found is None or found["metric"] != metric:
+        return ""
+    words = "inside the noise" if found["noise"] else "more than noise"
+    return f"; the difference is {words} ({chance_words(found['p'])}, paired test over users)"
 
 
 def headline_metric(ranking: Metrics) -> str | None:
@@ -129,7 +142,7 @@ def comparison(data: ReportData) -> list[dict[str, Any]]:
         difference = (ranking[name] - top) / top if top else None
         lines.append(
             {"metric": name, "model": ranking[name], "baselines": rivals, "difference": difference}
-            | {"best": max([ranking[name], *known])}
+            | {"best": max([ranking[name], *known]), "interval": data.intervals.get(name)}
         )
     return lines
 
@@ -144,7 +157,9 @@ def as_markdown(data: ReportData) -> str:
         lines += ["", *_markdown_row(header), "|" + "---|" * len(header)]
         for row in rows:
             figures = [row["model"], *row["baselines"].values()]
+            interval = row["interval"]
             cells = ["" if x is None else f"**{decimals(x)}**" if x == row["best"] else decimals(x) for x in figures]
+            cells[0] += f" ({decimals(interval[0])} to {decimals(interval[1])})" if interval else ""
             lines += _markdown_row([plain_name(row["metric"])], cells)
     for part, groups in data.metrics.items():
         for group, measured in groups.items():

@@ -52,3 +52,12 @@ def plain_text(text: str) -> str:
     """Return text that neither Markdown nor HTML reads as markup."""
     escaped = re.sub(r"([\\`*_\[\]|#])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return " ".join(escaped.split())
+
+
+def chance_words(p: float) -> str:
+    """Return a p-value for people.
+
+    >>> chance_words(0.0001), chance_words(0.2)
+    ('p < .001', 'p = .200')
+    """
+    return "p < .001" if p < 0.001 else f"p = {decimals(round(p, 3))}"

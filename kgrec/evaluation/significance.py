@@ -116,7 +116,7 @@ def bootstrap_intervals(
     tail = (1 - CONFIDENCE) / 2
     low_M, high_M = np.quantile(torch.cat(moved).numpy(), [tail, 1 - tail], axis=0)
     return [
-        (estimate.value + float(low), estimate.value + float(high))
+        (round(estimate.value + float(low), 12) + 0.0, round(estimate.value + float(high), 12) + 0.0)  # no -0.0
         for estimate, low, high in zip(estimates, low_M, high_M, strict=True)
     ]
 

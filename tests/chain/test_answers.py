@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import polars as pl
 import pytest
 
@@ -11,6 +14,7 @@ from kgrec.chain.judge import METRICS, PER_ROW, PER_TRIPLE, PER_USER
 from kgrec.chain.release import read_figures
 from kgrec.evaluation.classification import classification_metrics
 from kgrec.evaluation.link_prediction import summarise_ranks
+from kgrec.evaluation.significance import mean_of, randomisation_test
 from kgrec.stages import RunResult
 
 
@@ -46,3 +50,17 @@ def test_the_rows_and_triples_give_the_figures_back(tiny: RunResult) -> None:
     assert found == pytest.approx(test["conversion"])
     ranks = pl.read_parquet(evaluated.file(PER_TRIPLE)).select(c.TAIL_RANK, c.HEAD_RANK).to_numpy()
     assert summarise_ranks(ranks) == pytest.approx(test["link"])
+
+
+def test_a_runs_report_holds_intervals_and_the_test_against_the_best_baseline(tiny: RunResult) -> None:
+    report = json.loads(tiny.released.report.with_name("report.json").read_text())
+    ranking, baselines = read_figures(evaluated_of(tiny))[0]["test"]["ranking"], report["baselines"]
+    for metric in ("recall@5", "ndcg@5", "mrr@10"):
+        low, high = report["intervals"][metric]
+        assert low < ranking[metric] < high
+    assert set(report["against"]) == set(baselines)
+    users = pl.read_parquet(evaluated_of(tiny).file(PER_USER)).filter(pl.col(c.GROUP) == "ranking")
+    own, popular = (users.filter(pl.col(c.SYSTEM) == name)["ndcg@5"].to_numpy() for name in ("model", "popularity"))
+    p = randomisation_test([mean_of(own) - mean_of(popular)], np.random.default_rng(0))[0]
+    assert p - 0.02 <= report["against"]["popularity"]["p"] <= min(1.0, p * len(baselines) + 0.02)
+    assert "noise (p" in report["verdict"]

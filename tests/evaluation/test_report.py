@@ -176,3 +176,16 @@ def test_how_the_tasks_relate_is_a_table_and_no_curve(tmp_path):
     assert "<script" not in page
     write_report(tmp_path / "plain.html", DATA)
     assert "How the tasks relate" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
+
+
+def test_the_verdict_and_the_table_say_how_sure_they_are(tmp_path):
+    found = {"metric": "ndcg@10", "p": 0.21, "noise": True}
+    data = replace(DATA, baselines={"ease": DATA.baselines["ease"]}, against={"ease": found},
+                   intervals={"ndcg@10": (0.1205, 0.1412)})  # fmt: skip
+    assert "the difference is inside the noise (p = .210, paired test over users)" in verdict(data)
+    surer = replace(data, against={"ease": {"metric": "ndcg@10", "p": 0.0001, "noise": False}})
+    assert "the difference is more than noise (p < .001, paired test over users)" in verdict(surer)
+    assert "noise" not in verdict(replace(data, against={}))
+    assert "(.120 to .141)" in as_markdown(data)
+    write_report(tmp_path / "report.html", data)
+    assert ".120 to .141" in (tmp_path / "report.html").read_text()
