@@ -10,6 +10,7 @@ import polars as pl
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
+from kgrec.chain.noise import calm
 from kgrec.chain.prepare import CATALOGUE, EVENTS, OF_THE_GRAPH, known_vocabulary
 from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.vocabulary import Vocabulary
@@ -84,14 +85,17 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
         rows, leaks = _guard(config.leaks, rows, relations.entries.to_list(), events, len(items), run)
         return rows, facts | leaks
 
+    def assign(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
+        held_out, seed = (config.validation, config.test), run.config.seed
+        parted = assign_triples(rows, held_out, _ends(events), lambda: numpy_generator(seed, "triples"))
+        return calm(parted, config.noise, events, len(items), seed)
+
     return build_graph(
         triples,
         links,
         Named(labels, pl.read_parquet(log.file(CATALOGUE)).select(c.ITEM, c.TITLE), prefixes),
         Known(items, known_vocabulary(run, ENTITIES), known_vocabulary(run, RELATIONS)),
-        lambda rows: assign_triples(
-            rows, (config.validation, config.test), _ends(events), lambda: numpy_generator(run.config.seed, "triples")
-        ),
+        assign,
         refine,
         merging.agreement,
     )

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 EVENTS: Final = "events.parquet"
 CATALOGUE: Final = "catalogue.parquet"
-OF_THE_GRAPH: Final = ("prefixes", "merging", "leaks", "validation", "test")
+OF_THE_GRAPH: Final = ("prefixes", "merging", "noise", "leaks", "validation", "test")
 """Keys of [knowledge] that the stage `graph` reads; the others are ingest's."""
 
 

@@ -36,12 +36,14 @@ def training_data(
     triples = pl.read_parquet(graph.file("triples.parquet")).filter(pl.col(c.PART) == c.TRAIN)
     head_tail_X2 = _rows(triples, c.HEAD_ROW, c.TAIL_ROW)
     triples_T3 = _rows(triples, c.HEAD_ROW, c.RELATION_ROW, c.TAIL_ROW)
+    weight_X = torch.tensor(triples[c.WEIGHT].to_numpy()) if c.WEIGHT in triples.columns else torch.ones(triples.height)
+    own_X = weight_X if bool((weight_X != 1).any()) else None
     with_graph = TaskName.KG in tasks and len(triples_T3) > 0
     if not log.has(EVENTS):
-        edges = GraphEdges(torch.zeros(0, 2, dtype=torch.int64), head_tail_X2)
+        edges = GraphEdges(torch.zeros(0, 2, dtype=torch.int64), head_tail_X2, own_X)
         return TrainingData(edges, triples_T3=triples_T3 if with_graph else None)
     events = pl.read_parquet(log.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN)
-    edges = GraphEdges(_rows(events, c.USER_ROW, c.ITEM_ROW), head_tail_X2)
+    edges = GraphEdges(_rows(events, c.USER_ROW, c.ITEM_ROW), head_tail_X2, own_X)
     trainable_I = torch.zeros(int(log.facts["items"]), dtype=torch.bool)
     trainable_I[torch.tensor(events[c.ITEM_ROW].to_numpy(), dtype=torch.int64)] = True
     wanted = {TaskName.CLICK, TaskName.CONVERSION} & set(tasks)

@@ -31,6 +31,7 @@ from kgrec.data.rdf import ENGLISH
 from kgrec.graph.leaks import LeaksConfig
 from kgrec.graph.linking import LinkingConfig
 from kgrec.graph.merging import MergingConfig, once
+from kgrec.graph.noise import NoiseConfig
 
 TOLERATED_KEY: Final = "knowledge.tolerated"
 
@@ -69,6 +70,7 @@ class KnowledgeConfig(BaseModel):
     )
     linking: LinkingConfig | None = Field(None, description="find the links by title and label; goes without `links`")
     merging: MergingConfig = MergingConfig()
+    noise: NoiseConfig = NoiseConfig()
     leaks: LeaksConfig = LeaksConfig()
     validation: float = Field(0.025, ge=0.0, lt=1.0, description="share of the triples held out for choosing, 0-1")
     test: float = Field(0.05, ge=0.0, lt=1.0, description="share of the triples held out for testing, 0-1")

@@ -66,7 +66,7 @@ def build_graph(
     links: pl.DataFrame | None,
     named: Named,
     known: Known,
-    assign: Callable[[pl.DataFrame], pl.DataFrame],
+    assign: Callable[[pl.DataFrame], tuple[pl.DataFrame, dict[str, Any]]],
     refine: Callable[[pl.DataFrame, Vocabulary], tuple[pl.DataFrame, dict[str, Any]]],
     agreement: float = 0.8,
 ) -> KnowledgeGraph:
@@ -75,7 +75,8 @@ def build_graph(
     triples: columns.TRIPLES_SCHEMA and perhaps part. links: item, entity; None when the data has none, and then an
     item's id is its entity's id. An entity that several items claim stays a node of its own, tied to each by the
     relation `linked_to`. refine: changes mapped triples (rows, weight, known_at, source, perhaps part) and returns them
-    with facts. assign: adds the part; it comes last. agreement: see `describe_relations`.
+    with facts. assign: adds the part, and what is done by part, with
+    facts; it comes last. agreement: see `describe_relations`.
     """
     items = known.items
     merged, shared = _claims(links, items)
@@ -96,14 +97,15 @@ def build_graph(
     facts: dict[str, Any] = {"triples_equal_after_linking": rows.height - distinct.height}
     report = describe_relations(distinct, offset, agreement)
     refined, said = refine(distinct, relations)
-    parted = assign(refined).select(*TRIPLE_ROWS, c.WEIGHT, c.KNOWN_AT, c.SOURCE)
+    assigned, told = assign(refined)
+    parted = assigned.select(*TRIPLE_ROWS, c.WEIGHT, c.KNOWN_AT, c.SOURCE)
     nodes = _nodes(parted, items, entities, named, merged)
     names = pl.DataFrame({
         c.RELATION_ROW: pl.Series(range(len(relations)), dtype=c.ROW_TYPE),
         c.ID: relations.entries,
         c.NAME: [relation_words(name) for name in relations.entries.to_list()],
     })  # fmt: skip
-    facts |= _facts(parted, nodes, relations, offset, shared) | said
+    facts |= _facts(parted, nodes, relations, offset, shared) | said | told
     report = report.join(names, on=c.RELATION_ROW, how="left", maintain_order="left")
     return KnowledgeGraph(entities, relations, parted, nodes, report, facts)
 

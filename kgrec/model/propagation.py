@@ -20,10 +20,12 @@ class GraphEdges:
 
     user_item_X2: one (user row, item row) per train interaction; repeats count once.
     head_tail_X2: one (head row, tail row) per triple, entity rows; direction and repeats do not matter.
+    head_tail_weight_X: how much each of these counts, above 0; None: all alike. Of repeats the greatest counts.
     """
 
     user_item_X2: Tensor
     head_tail_X2: Tensor
+    head_tail_weight_X: Tensor | None = None
 
     @staticmethod
     def empty() -> GraphEdges:
@@ -77,26 +79,28 @@ def kept_entities(pairs_X2: Tensor, num_items: int, num_entities: int) -> Tensor
 def build_adjacency(
     edges: GraphEdges, num_users: int, num_items: int, num_entities: int, graph_weight: float
 ) -> Adjacency:
-    """Build D^-1/2 W D^-1/2, where an interaction weighs 1 and a pair of linked entities `graph_weight`.
+    """Build D^-1/2 W D^-1/2, where an interaction weighs 1 and a pair of linked entities `graph_weight` times its own.
 
     Normalisation as in LightGCN (He et al., SIGIR 2020). A weight of 0 leaves the knowledge graph out. Several
     relations between the same two entities count once, so that inverse triples are no double weight.
     """
     kept_P = torch.zeros(0, dtype=torch.int64)
-    pairs_X2 = edges.head_tail_X2[:0]
+    pairs_X2, own_X = edges.head_tail_X2[:0], torch.ones(0)
     if graph_weight > 0 and len(edges.head_tail_X2):
         kept_P = kept_entities(edges.head_tail_X2, num_items, num_entities)
         node_E = torch.full((num_entities,), -1, dtype=torch.int64)
         node_E[:num_items] = torch.arange(num_items)
         node_E[kept_P] = num_items + torch.arange(len(kept_P))
-        pairs_X2 = node_E[_unordered(edges.head_tail_X2, num_entities)] + num_users
-        pairs_X2 = pairs_X2[(pairs_X2 >= num_users).all(dim=1)]
+        distinct_X2 = _unordered(edges.head_tail_X2, num_entities)
+        pairs_X2, own_X = node_E[distinct_X2] + num_users, _weights(edges, distinct_X2, num_entities)
+        kept_X = (pairs_X2 >= num_users).all(dim=1)
+        pairs_X2, own_X = pairs_X2[kept_X], own_X[kept_X]
     width = max(num_items, 1)
     key_X = torch.unique(edges.user_item_X2[:, 0] * width + edges.user_item_X2[:, 1])
     bought_X2 = torch.stack([key_X // width, key_X % width + num_users], dim=1)
     pairs_X2 = torch.cat([bought_X2, pairs_X2])
     weight_X = torch.ones(len(pairs_X2))
-    weight_X[len(bought_X2) :] = graph_weight
+    weight_X[len(bought_X2) :] = graph_weight * own_X
     num_nodes = num_users + num_items + len(kept_P)
     return _normalise(pairs_X2, weight_X, num_nodes, kept_P, num_users, num_items)
 
@@ -125,6 +129,18 @@ def _unordered(pairs_X2: Tensor, num_entities: int) -> Tensor:
     low_X, high_X = pairs_X2.min(dim=1).values, pairs_X2.max(dim=1).values
     key_X = torch.unique((low_X * num_entities + high_X)[low_X != high_X])
     return torch.stack([key_X // max(num_entities, 1), key_X % max(num_entities, 1)], dim=1)
+
+
+def _weights(edges: GraphEdges, distinct_X2: Tensor, num_entities: int) -> Tensor:
+    """Return the greatest weight of each distinct unordered pair."""
+    if edges.head_tail_weight_X is None:
+        return torch.ones(len(distinct_X2))
+    low_X, high_X = edges.head_tail_X2.min(dim=1).values, edges.head_tail_X2.max(dim=1).values
+    apart_X = low_X != high_X
+    keys = distinct_X2[:, 0] * num_entities + distinct_X2[:, 1]  # ascending, as torch.unique left them
+    place_X = torch.searchsorted(keys, (low_X * num_entities + high_X)[apart_X])
+    weights = torch.zeros(len(distinct_X2))
+    return weights.scatter_reduce_(0, place_X, edges.head_tail_weight_X[apart_X], "amax", include_self=False)
 
 
 def _mean_of_layers(matrix_KK: Tensor, nodes_KD: Tensor, layers: int) -> Tensor:

@@ -37,7 +37,7 @@ def graph(triples, *, items=("a", "b", "c"), links=None, labels=(), titles=(), h
     known = items if isinstance(items, Vocabulary) else vocabulary(*items)
     return build_graph(
         frame, tied, Named(named, titled, WELL_KNOWN), Known(known, entities, relations),
-        lambda rows: assign_triples(rows, held_out, None, lambda: numpy_generator(seed, "triples")),
+        lambda rows: (assign_triples(rows, held_out, None, lambda: numpy_generator(seed, "triples")), {}),
         lambda rows, _: (rows, {}),
     )  # fmt: skip
 
