@@ -1,6 +1,6 @@
 """What a training step costs under each balancer, relative to fixed weights, on one planted world. Prints JSON.
 
-Run: python benchmarks/balancing.py [--users 2000] [--items 2000] [--steps 40]
+Run: python benchmarks/balancing.py [--users 2000] [--items 2000] [--steps 40] [--threads 1]
 
 The balancers take turns within every round, so that whatever else the machine does meets all of them alike; the ratio
 is that of the medians. Both ratios matter: a step's own time grows with the data, a solver's does not.
@@ -82,10 +82,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--items", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1, help="one: threads that wait for each other measure the load")
     chosen = parser.parse_args()
     shape, data = world(chosen.users, chosen.items)
     batches = endless(make_tasks(shape, data, TaskConfig()))
-    with reproducible(0):
+    with reproducible(chosen.threads):
         lanes = {name: Lane(name, shape, data) for name in BalancerName}
         for _ in range(chosen.steps + 3):
             batch = next(batches)
@@ -95,7 +96,7 @@ def main() -> None:
         "users": chosen.users,
         "items": chosen.items,
         "steps": chosen.steps,
-        "threads": torch.get_num_threads(),
+        "threads": chosen.threads,
     }
     for kind, middle in (("median", statistics.median), ("mean", statistics.fmean)):
         taken = {name.value: middle(lane.seconds[3:]) for name, lane in lanes.items()}  # the first steps load libraries
