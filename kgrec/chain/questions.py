@@ -172,7 +172,10 @@ class Judge:
         rows = self.labelled_rows(part)
         if network.towers is None or rows is None:
             return {}
-        encoded = self.encoded(network, vectors, part)
+        return self.predictions(network, self.encoded(network, vectors, part), rows)
+
+    def predictions(self, network: Network, encoded: Encoded, rows: Exposures) -> dict[str, Predictions]:
+        """Return what the towers say of labelled rows, by label."""
         with torch.no_grad():
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
         chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}

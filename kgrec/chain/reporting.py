@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run, peak_rss_mb
+from kgrec.chain.importance import read_importance, shown
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
 from kgrec.serving.gate import Verdict
@@ -51,7 +52,7 @@ def write_run_report(
         baseline_settings={name: found["setting"] for name, found in baselines.items() if "setting" in found},
         left_out=_left_out(parts, baselines),
         data_card=_data_card(parts),
-        warnings=parts["split"].facts.get("split", {}).get("warnings", []),
+        warnings=[*parts["split"].facts.get("split", {}).get("warnings", []), *_importance(parts)[1]],
         training=history,
         relations=parts["train"].facts.get("relations", {}),
         examples=examples,
@@ -107,6 +108,7 @@ def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
         card["Features"] = {
             "numeric": features.facts["num_numeric"],
             "categorical": len(features.facts["cardinalities"]),
+            **_importance(parts)[0],
         }
     return card
 
@@ -121,6 +123,10 @@ def _tower_cards(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         ranked = sorted(opened.items(), key=lambda gate: (-gate[1], gate[0]))
         cards[f"Feature gates of {head}"] = {name: round(value, 3) for name, value in ranked}
     return cards
+
+
+def _importance(parts: Mapping[str, Artifact]) -> tuple[dict[str, str], list[str]]:
+    return shown(read_importance(parts["evaluate"]) if "evaluate" in parts else {})
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
