@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 _BATCH: Final = 1000
 _STEPS: Final = 12_000
-_EPOCHS: Final = (24, 300)
+_EPOCHS: Final = (40, 300)
 _SCORES: Final = 50_000_000_000  # of one epoch, all entities: some minutes of one core
 
 
@@ -23,7 +23,7 @@ def graph_alone_defaults(num_entities: int, num_triples: int) -> dict[str, dict[
     Against all entities while an epoch's scores stay below 5 * 10^10, sampled beyond. Small graphs get more epochs.
 
     >>> [graph_alone_defaults(*size)["training"]["epochs"] for size in ((14_541, 272_115), (135, 5216))]
-    [24, 300]
+    [40, 300]
     """
     steps = max(1, -(-2 * num_triples // _BATCH))
     all_fit = 2 * num_triples * num_entities <= _SCORES

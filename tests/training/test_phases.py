@@ -168,9 +168,10 @@ def test_all_decoders_read_the_shared_encoder() -> None:
         assert encoder.outer.weight.grad.abs().sum() > 0, task.name
 
 
+@pytest.mark.parametrize("optimiser", ["adamw", "adagrad"])
 @pytest.mark.parametrize("stop", [2, 3, 4, 6, 7])
-def test_a_training_in_phases_is_resumed_bit_for_bit(stop: int, tmp_path: Path) -> None:
-    change = {"knowledge": "frozen", "schedule": "tables_first"}
+def test_a_training_in_phases_is_resumed_bit_for_bit(stop: int, optimiser: str, tmp_path: Path) -> None:
+    change = {"knowledge": "frozen", "schedule": "tables_first", "optimiser": optimiser}
     adapted = SMALL.model_copy(update={"adapter_rank": 2})
     _, unbroken, _ = learn(change, network=adapted)
     path = tmp_path / "state.safetensors"
