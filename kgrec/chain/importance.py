@@ -49,7 +49,7 @@ def importance_of_features(
 
     def judged(numeric_NF: npt.NDArray[Any], categorical_NC: npt.NDArray[Any]) -> dict[str, float]:
         asked = replace(rows, numeric_NF=torch.as_tensor(numeric_NF), categorical_NC=torch.as_tensor(categorical_NC))
-        found = judge.predictions(network, encoded, asked)
+        found = judge.predicted(network, encoded, asked)
         areas = {name: auc(one.probability_N, one.label_N) for name, one in found.items()}
         return {name: area for name, area in areas.items() if area is not None}
 

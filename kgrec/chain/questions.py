@@ -172,9 +172,9 @@ class Judge:
         rows = self.labelled_rows(part)
         if network.towers is None or rows is None:
             return {}
-        return self.predictions(network, self.encoded(network, vectors, part), rows)
+        return self.predicted(network, self.encoded(network, vectors, part), rows)
 
-    def predictions(self, network: Network, encoded: Encoded, rows: Exposures) -> dict[str, Predictions]:
+    def predicted(self, network: Network, encoded: Encoded, rows: Exposures) -> dict[str, Predictions]:
         """Return what the towers say of labelled rows, by label."""
         with torch.no_grad():
             found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
