@@ -21,6 +21,7 @@ from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
+from kgrec.training.gradient_weights import Combiner
 from kgrec.training.step import Batches, Step
 from kgrec.training.tasks import Exposures, Positives, Task, TaskConfig, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import reproducible
@@ -77,6 +78,21 @@ def endless(tasks: list[Task]) -> Iterator[Batches]:
             yield list(zip(tasks, parts, strict=True))
 
 
+def solver_milliseconds(calls: int = 20) -> dict[str, float]:
+    """Return the processor time of a call of each combiner for four random gradients; nash_mtl bargains each time."""
+    generator, found = torch.Generator().manual_seed(SEED), {}
+    for name, kind in BALANCERS.items():
+        if issubclass(kind, Combiner):
+            combiner, seconds = kind({}, BalancingOptions(nash_every=1), SEED), []
+            for _ in range(calls + 3):
+                gradients_TN = torch.randn(4, 20, generator=generator, dtype=torch.float64)
+                start = time.process_time()
+                combiner.combine(gradients_TN @ gradients_TN.T, torch.ones(4, dtype=torch.float64), tuple("abcd"))
+                seconds.append(time.process_time() - start)
+            found[name.value] = round(1000 * statistics.median(seconds[3:]), 1)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=2000)
@@ -102,6 +118,7 @@ def main() -> None:
         taken = {name.value: middle(lane.seconds[3:]) for name, lane in lanes.items()}  # the first steps load libraries
         figures[f"{kind}_milliseconds"] = {name: round(1000 * seconds, 1) for name, seconds in taken.items()}
         figures[f"{kind}_over_fixed"] = {name: round(seconds / taken["fixed"], 2) for name, seconds in taken.items()}
+    figures["solver_milliseconds"] = solver_milliseconds()
     print(json.dumps(figures, indent=1))
 
 
