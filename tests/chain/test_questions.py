@@ -30,6 +30,9 @@ class Net:
     def export(self):
         return SimpleNamespace(**VECTORS)
 
+    def item_rows(self):
+        return None
+
     def predict(self, user_N, item_N, numeric_NF, categorical_NC, encoded):
         self.asked = SimpleNamespace(user_N=user_N, item_N=item_N, numeric_NF=numeric_NF, encoded=encoded)
         return {name: torch.tensor(values) for name, values in self.chance.items()}
