@@ -94,7 +94,7 @@ def _shared(context: Run, call: Call) -> Shared:
     has_log = log.has(prepare.EVENTS)
     features = call("features", prepare.features, context, ingested, log) if has_log else None
     graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
-    return Shared(ingested, log, features, graph, call("baselines", tuning.tune_baselines, context, log))
+    return Shared(ingested, log, features, graph, call("baselines", tuning.tune_baselines, context, log, graph))
 
 
 def _one(
@@ -107,8 +107,10 @@ def _one(
         context.progress(replace(progress, stage=label, text=f"{progress.stage} {progress.text}"))
 
     run = Run(arm.loaded(context.loaded, learned, seed), context.workspace, context.views, tell)
-    log, tuned = shared.log, shared.tuned
-    graph, features = graph_of(run, arm, shared.graph), features_of(run, arm, shared)
+    log, graph, features = shared.log, graph_of(run, arm, shared.graph), features_of(run, arm, shared)
+    tuned = shared.tuned  # blocks are built from tuned baselines, and one of those reads the graph
+    if arm.graph is not GraphControl.AS_IS:
+        tuned = call(f"baselines {label}", tuning.tune_baselines, run, log, graph)
     trained = call(f"train {label}", learn.learn, run, shared.ingested, log, features, graph, tuned)
     asked = tuned if with_baselines else None
     evaluated: Artifact = call(

@@ -24,7 +24,10 @@ from kgrec.workspace import Workspace
 from tests import worlds
 from tests.calling import as_json, call
 
-TRAINED_ALONE = ["blocks.linear_rank=0", "blocks.popularity_weights=[0.0]", "evaluation.k=[10]"]
+TRAINED_ALONE = [
+    *(f"blocks.{part}=[0.0]" for part in ("linear", "kernel", "popularity", "repeat")),
+    "evaluation.k=[10]",
+]
 
 
 def line(answer: dict[str, Any], arm: str, group: str, metric: str) -> dict[str, Any]:
@@ -82,8 +85,13 @@ def test_nothing_is_promoted_and_all_arms_share_split_features_and_baselines(
     assert not (tmp_path / "workspace" / "versions.json").exists()
     assert set(answer["arms"]["full"]["test"]) == {"link"}
     store = graph_world[0] / "workspace" / "artifacts"
-    for stage in ("split", "features", "baselines"):
+    for stage in ("split", "features"):
         assert len(list((store / stage).iterdir())) == 1
+    tuned = [load_artifact(path) for path in (store / "baselines").iterdir()]
+    found = [json.loads(one.file("tuned.json").read_text()) for one in tuned]
+    assert len(found) == 4, "the true graph, none, and a shuffled one for each seed"
+    assert sum("left_out" in one["graph_kernel"] for one in found) == 1, "without triples there is no kernel of them"
+    assert len({json.dumps(one["item_knn"], sort_keys=True) for one in found}) == 1
     graphs = [load_artifact(path) for path in (store / "graph").iterdir()]
     assert sorted(str(graph.facts.get("control")) for graph in graphs) == ["None", "off", "shuffled", "shuffled"]
     shuffled = next(graph for graph in graphs if graph.facts.get("control") == "shuffled")
