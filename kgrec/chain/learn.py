@@ -20,6 +20,7 @@ from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import held_out_data, network_shape, training_data
 from kgrec.chain.towers import calibrate, gates
+from kgrec.chain.towers_alone import keep_better_towers
 from kgrec.chain.tuning import Teacher, read_tuned
 from kgrec.config import RunConfig, TaskName
 from kgrec.model.embeddings import NetworkShape
@@ -90,6 +91,10 @@ def learn(
         )
         teacher = Teacher(config, log, graph, read_tuned(tuned)) if tuned is not None else None
         vectors, blocks = served_vectors(network, data, judge, teacher, config)
+        towers = keep_better_towers(
+            network, data, judge, vectors, config.training, config.losses, config.seed,
+            checkpoint.with_suffix(".towers.safetensors"), f"{owner} towers", _reporter(run),
+        )  # fmt: skip
         calibration = calibrate(network, judge, vectors, config.evaluation.calibration)
         keep(network, vectors, out)
         history = [epoch | textbook_form(epoch, config.training.task_weights, lambda_) for epoch in result.history]
@@ -99,6 +104,7 @@ def learn(
             "stopped_early": result.stopped_early,
             "tasks": [task.value for task in tasks],
             "blocks": blocks,
+            "towers": towers,
             "calibration": calibration,
             "feature_gates": gates(network, features),
             "lambda": lambda_,
@@ -110,7 +116,8 @@ def learn(
         }
 
     artifact = run.stage("train", inputs, settings, make)
-    checkpoint.unlink(missing_ok=True)
+    for left in (checkpoint, checkpoint.with_suffix(".towers.safetensors")):
+        left.unlink(missing_ok=True)
     return artifact
 
 

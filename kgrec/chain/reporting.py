@@ -116,6 +116,11 @@ def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
 def _tower_cards(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what training says of the towers: calibration by label, and each task's gates, the widest open first."""
     cards: dict[str, dict[str, Any]] = {}
+    if kept := facts.get("towers"):
+        cards["Towers beside the other tasks, and alone"] = {
+            name.replace("_", " "): round(value, 4) if isinstance(value, float) else value
+            for name, value in kept.items()
+        }
     for head, fitted in facts.get("calibration", {}).items():
         shown = {name.replace("_", " "): round(value, 4) for name, value in fitted.items()}
         cards[f"Calibration of {head} on validation"] = shown

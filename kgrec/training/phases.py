@@ -64,6 +64,11 @@ class PhasesConfig(BaseModel):
     tables_first_epochs: int = Field(
         default=6, ge=1, description="epochs, of `epochs`, before the towers where tables_first, >= 1"
     )
+    towers_alone: bool = Field(
+        default=True,
+        description="train the towers a second time by themselves, on the features alone, and keep which validation's "
+        "mean AUC prefers; without effect where they read no shared vector",
+    )
 
 
 @dataclass(frozen=True)
