@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kgrec import columns as c
-from kgrec.evaluation.classification import FloatArray, classification_metrics
+from kgrec.evaluation.classification import FloatArray, classification_metrics, grouped_auc
 from kgrec.evaluation.link_prediction import summarise_ranks
 from kgrec.evaluation.protocol import RankingQuestion, judge_ranking
 from kgrec.evaluation.ranking import EvaluationConfig, metrics_per_user
@@ -56,7 +56,8 @@ class Answers:
         if self.question is not None and self.top_BK is not None:
             figures |= judge_ranking(self.question, self.top_BK, self.config)
         for group, found in self.predictions.items():
-            figures[group] = classification_metrics(found.probability_N, found.label_N)
+            within = grouped_auc(found.probability_N, found.label_N, found.user_N)
+            figures[group] = classification_metrics(found.probability_N, found.label_N) | within
         if self.ranks_T2 is not None and len(self.ranks_T2):
             figures["link"] = summarise_ranks(self.ranks_T2)
         return figures

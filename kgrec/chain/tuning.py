@@ -22,6 +22,7 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
 from kgrec.config import RunConfig, TaskName
+from kgrec.evaluation.als import available
 from kgrec.evaluation.baseline_roles import Known, LeftOutError
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES, Tuned, fit, tune
@@ -57,6 +58,7 @@ def tune_baselines(run: Run, log: Artifact, graph: Artifact) -> Artifact | None:
         return {}
 
     settings = {name: getattr(config, name).model_dump(mode="json") for name in ("evaluation", "baselines")}
+    settings["ials"] = {"available": available()}
     return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, settings, make)
 
 

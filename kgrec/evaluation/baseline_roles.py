@@ -37,6 +37,15 @@ class BaselinesConfig(BaseModel):
     ease_max_items: int = Field(
         8_000, ge=1, description="ease is left out of larger catalogues: it inverts an items x items matrix."
     )
+    ials_factors: int = Field(
+        64, ge=1, description="ials: dimensions of its vectors, at most half the smaller side of the log."
+    )
+    ials_regularisation: tuple[float, ...] = Field(
+        (1.0, 10.0, 100.0), min_length=1, description="ials: ridge penalties to try, each above 0."
+    )
+    ials_alpha: tuple[float, ...] = Field(
+        (1.0, 10.0), min_length=1, description="ials: confidences of an event to try, above that of none, each above 0."
+    )
     filter_exponents: tuple[float, ...] = Field(
         (0.2, 0.35, 0.5, 0.65),
         min_length=1,

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from kgrec.evaluation.als import Ials
 from kgrec.evaluation.baseline_roles import Baseline, BaselinesConfig, Known, LeftOutError, Scorer, Setting
 from kgrec.evaluation.collaborative import Ease, ItemKnn, LinearFilter
 from kgrec.evaluation.graph_kernel import GraphKernel
@@ -78,6 +79,7 @@ BASELINES: Final[Mapping[str, Callable[[Known, BaselinesConfig], Baseline]]] = {
     "linear_filter": LinearFilter,
     "graph_kernel": GraphKernel,
     "ease": Ease,
+    "ials": Ials,
 }
 """The registry: name in reports -> what makes the baseline from what it may know."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from kgrec.evaluation.calibration import CalibrationName
 from kgrec.evaluation.pairs import Pairs
 
-METRICS: Final = ("recall", "ndcg", "mrr", "precision", "hit")
+METRICS: Final = ("recall", "ndcg", "mrr", "precision", "hit", "map", "r_precision")
 EMPTY: Final = -1
 """What stands in a list's place that no item fills."""
 _CHUNK_SCORES: Final = 16_000_000
@@ -202,8 +202,9 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
     """Return each metric@k of each user with something relevant, and `row`, their places among the B lists.
 
     truth: the relevant items, row b for list b. recall = hits / relevant; NDCG's ideal list has min(relevant, k)
-    hits (Jarvelin and Kekalainen, 2002, binary gains); mrr = reciprocal rank of the first hit within k, else 0;
-    all in [0, 1], higher is better. -1 in a list is a place without an item, hence no hit.
+    hits (Jarvelin and Kekalainen, 2002, binary gains); mrr = reciprocal rank of the first hit within k, else 0; map =
+    the mean over the relevant items of the precision at each hit within k, 0 for the others; r_precision = hits in the
+    first min(relevant, k) places / relevant; all in [0, 1], higher is better. -1 in a list is an empty place: no hit.
     ValueError for a k beyond the list, a repeated item in a list or lists that do not fit the truth.
     """
     hits_BK = _hits(top_BK, truth, ks)
@@ -212,7 +213,7 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
     hits, relevant = hits_BK.numpy()[judged].astype(np.float64), relevant_B[judged].astype(np.float64)
     ranks_K = np.arange(1, top_BK.shape[1] + 1)
     gains_K = 1.0 / np.log2(ranks_K + 1.0)
-    ideal_K = np.cumsum(gains_K)
+    ideal_K, so_far = np.cumsum(gains_K), np.cumsum(hits, axis=1)
     answer: dict[str, FloatArray] = {"row": judged.astype(np.float64)}
     for k in ks:
         found = hits[:, :k].sum(axis=1)
@@ -222,6 +223,8 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
         answer[f"mrr@{k}"] = (hits[:, :k] / ranks_K[:k]).max(axis=1, initial=0.0)
         answer[f"precision@{k}"] = found / k
         answer[f"hit@{k}"] = (found > 0).astype(np.float64)
+        answer[f"map@{k}"] = (hits[:, :k] * so_far[:, :k] / ranks_K[:k]).sum(axis=1) / relevant
+        answer[f"r_precision@{k}"] = (hits[:, :k] * (ranks_K[:k] <= relevant[:, None])).sum(axis=1) / relevant
     return answer
 
 

@@ -17,7 +17,7 @@ from kgrec.evaluation.report_words import EXPLANATIONS, chance_words, decimals, 
 
 Metrics = Mapping[str, float]
 
-_HEADLINE: Final = ("ndcg", "recall", "mrr", "hit", "precision")
+_HEADLINE: Final = ("ndcg", "recall", "mrr", "map", "hit", "precision", "r_precision")
 _NOT_DRAWN: Final = ("epoch", "cosine", "correlation", "affinity")  # relations of tasks have a table
 _LINES: Final = {
     "click": ("Click", "Will a shown item be clicked?"),

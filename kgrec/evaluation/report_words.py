@@ -7,7 +7,8 @@ from typing import Any, Final
 
 _PLAIN_NAMES: Final = {
     "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "precision": "Precision", "hit": "Hit rate", "auc": "AUC",
-    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score", "num_rows": "Rows", "hits": "Hits",
+    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score", "map": "MAP", "r_precision": "R-precision", "gauc": "AUC within users",
+    "gauc_groups": "Users with both labels", "num_rows": "Rows", "hits": "Hits",
     "positive_rate": "Positive rate", "num_triples": "Triples", "num_users": "Users",
     "num_users_without_relevant": "Users without relevant items",
 }  # fmt: skip
@@ -17,6 +18,9 @@ EXPLANATIONS: Final = {
     "mrr": "one over the place of the first hit: .5 means second place",
     "hit": "share of users with at least one hit",
     "precision": "share of the list that is hits",
+    "map": "mean over the relevant items of the precision where each stands; 0 for one that is not in the list",
+    "r_precision": "share of the relevant items that stand in as many first places as there are relevant items",
+    "gauc": "the same within each user, weighted by the user's rows: what a user's own list gains",
     "auc": "chance that a positive row gets the higher probability than a negative one; .5 is guessing",
     "log_loss": "how surprised the predicted probabilities are by what happened; lower is better",
     "brier": "mean squared error of the probabilities; lower is better",

@@ -12,7 +12,7 @@ from kgrec import columns as c
 from kgrec.artifacts import ArtifactStore
 from kgrec.chain.judge import METRICS, PER_ROW, PER_TRIPLE, PER_USER
 from kgrec.chain.release import read_figures
-from kgrec.evaluation.classification import classification_metrics
+from kgrec.evaluation.classification import classification_metrics, grouped_auc
 from kgrec.evaluation.link_prediction import summarise_ranks
 from kgrec.evaluation.significance import mean_of, randomisation_test
 from kgrec.stages import RunResult
@@ -46,7 +46,8 @@ def test_the_rows_and_triples_give_the_figures_back(tiny: RunResult) -> None:
     evaluated = evaluated_of(tiny)
     test = read_figures(evaluated)[0]["test"]
     rows = pl.read_parquet(evaluated.file(PER_ROW)).filter(pl.col(c.GROUP) == "conversion")
-    found = classification_metrics(rows[c.PROBABILITY].to_numpy(), rows[c.LABEL].to_numpy())
+    judged = rows[c.PROBABILITY].to_numpy(), rows[c.LABEL].to_numpy()
+    found = classification_metrics(*judged) | grouped_auc(*judged, rows[c.USER_ROW].to_numpy())
     assert found == pytest.approx(test["conversion"])
     ranks = pl.read_parquet(evaluated.file(PER_TRIPLE)).select(c.TAIL_RANK, c.HEAD_RANK).to_numpy()
     assert summarise_ranks(ranks) == pytest.approx(test["link"])

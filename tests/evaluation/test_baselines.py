@@ -147,3 +147,24 @@ def test_at_most_so_many_users_choose_a_setting(train):
     config = BaselinesConfig(tuning_users=4)
     tuned = tune("popularity", Known(train), train, Pairs.empty(30, 12), config=config)
     assert tuned.validation["num_users"] == 4
+
+
+def test_ials_fits_the_weighted_least_squares_of_its_paper(train):
+    matrix = dense(train)
+    config = BaselinesConfig(ials_factors=4)
+    scores = fit("ials", Known(train), {"regularisation": 0.5, "alpha": 3.0}, config)(train).numpy()
+    loss = ((1 + 2 * matrix) * (matrix - scores) ** 2).sum()
+    constant = ((1 + 2 * matrix) * (matrix - (matrix * 3).sum() / (1 + 2 * matrix).sum()) ** 2).sum()
+    assert loss < 0.75 * constant
+    heavier = fit("ials", Known(train), {"regularisation": 50.0, "alpha": 3.0}, config)(train).numpy()
+    assert np.abs(heavier).sum() < 0.7 * np.abs(scores).sum()
+    surer = fit("ials", Known(train), {"regularisation": 0.5, "alpha": 30.0}, config)(train).numpy()
+    assert surer[matrix == 1].mean() > scores[matrix == 1].mean()
+    wider = fit("ials", Known(train), {"regularisation": 0.5, "alpha": 3.0}, BaselinesConfig(ials_factors=8))(train)
+    assert not np.allclose(wider.numpy(), scores)
+
+
+def test_ials_without_its_package_is_left_out(train, monkeypatch):
+    monkeypatch.setattr("kgrec.evaluation.als.AlternatingLeastSquares", None)
+    with pytest.raises(LeftOutError, match=r"kgrec\[als\]"):
+        fit("ials", Known(train), {"regularisation": 1.0, "alpha": 1.0})

@@ -8,7 +8,14 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kgrec.evaluation.classification import NUM_BINS, auc, classification_metrics, funnel_metrics, reliability_table
+from kgrec.evaluation.classification import (
+    NUM_BINS,
+    auc,
+    classification_metrics,
+    funnel_metrics,
+    grouped_auc,
+    reliability_table,
+)
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([0.0, 1 / 15, 0.2, 0.5, 14 / 15, 1.0]) | st.floats(0, 1), st.integers(0, 1)), min_size=1
@@ -30,7 +37,7 @@ def slow_ece(probabilities, labels):
 
 
 @given(ROWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_equal_to_scikit_learn(rows):
     probabilities, labels = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     ours = classification_metrics(probabilities, labels)
@@ -41,6 +48,21 @@ def test_equal_to_scikit_learn(rows):
         assert ours["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, probabilities), abs=1e-9)
     else:
         assert "auc" not in ours
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5]) | st.floats(0, 1), st.integers(0, 1), st.integers(-1, 3))))
+@settings(max_examples=100, deadline=None)
+def test_auc_within_groups_equals_scikit_learn_group_by_group(rows):
+    by_group = {group: [row for row in rows if row[2] == group] for group in range(4)}
+    mixed = [own for own in by_group.values() if len({label for _, label, _ in own}) == 2]
+    scores, labels, groups = zip(*rows, strict=True) if rows else ((), (), ())
+    ours = grouped_auc(scores, labels, groups)
+    if not mixed:
+        assert ours == {}
+        return
+    areas = [sklearn.metrics.roc_auc_score([y for _, y, _ in own], [s for s, _, _ in own]) for own in mixed]
+    assert ours["gauc"] == pytest.approx(np.average(areas, weights=[len(own) for own in mixed]), abs=1e-9)
+    assert ours["gauc_groups"] == len(mixed)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30).map(lambda n: n / 31), st.integers(0, 1)), min_size=1))

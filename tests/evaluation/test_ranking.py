@@ -46,6 +46,8 @@ def slow_metrics(top, relevant, k):
         f"mrr@{k}": 1 / (hits[0] + 1) if hits else 0.0,
         f"precision@{k}": len(hits) / k,
         f"hit@{k}": float(bool(hits)),
+        f"map@{k}": sum((n + 1) / (i + 1) for n, i in enumerate(hits)) / len(relevant),
+        f"r_precision@{k}": sum(i < len(relevant) for i in hits) / len(relevant),
     }
 
 
@@ -74,7 +76,7 @@ def test_lists_equal_a_plain_sort(world):
 
 
 @given(worlds())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_metrics_equal_slow_python_and_ir_measures(world):
     scores, seen, truth, _, k, _ = world
     items = len(scores[0])
@@ -90,12 +92,19 @@ def test_metrics_equal_slow_python_and_ir_measures(world):
     for name in slow[0]:
         assert ours[name] == pytest.approx(np.mean([line[name] for line in slow]), abs=1e-12)
     names = {"recall": ir_measures.R, "ndcg": ir_measures.nDCG, "mrr": ir_measures.RR, "precision": ir_measures.P}
-    names["hit"] = ir_measures.Success
+    names |= {"hit": ir_measures.Success, "map": ir_measures.AP}
     qrels = {str(u): {str(i): 1 for i in truth[u]} for u in judged}
     run = {str(u): {str(i): -float(r) for r, i in enumerate(top[u].tolist()) if i >= 0} for u in judged}
     theirs = ir_measures.calc_aggregate([measure @ k for measure in names.values()], qrels, run)
     for name, measure in names.items():
         assert ours[f"{name}@{k}"] == pytest.approx(theirs[measure @ k], abs=1e-9), name
+    whole = ir_measures.calc_aggregate([ir_measures.Rprec], qrels, cut_at(run, k))[ir_measures.Rprec]
+    assert ours[f"r_precision@{k}"] == pytest.approx(whole, abs=1e-9)
+
+
+def cut_at(run, k):
+    """Keep the k best of each list: R-precision has no cut of its own."""
+    return {user: dict(sorted(scores.items(), key=lambda one: -one[1])[:k]) for user, scores in run.items()}
 
 
 def test_dot_products_give_the_lists_of_the_full_score_table():
