@@ -7,8 +7,9 @@ from typing import Any, Final
 
 _PLAIN_NAMES: Final = {
     "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "precision": "Precision", "hit": "Hit rate", "auc": "AUC",
-    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score", "map": "MAP", "r_precision": "R-precision", "gauc": "AUC within users",
-    "gauc_groups": "Users with both labels", "num_rows": "Rows", "hits": "Hits",
+    "log_loss": "Log loss", "ece": "Calibration error", "brier": "Brier score",
+    "map": "MAP", "r_precision": "R-precision", "gauc": "AUC within users", "gauc_groups": "Users with both labels",
+    "num_rows": "Rows", "hits": "Hits",
     "positive_rate": "Positive rate", "num_triples": "Triples", "num_users": "Users",
     "num_users_without_relevant": "Users without relevant items",
 }  # fmt: skip
