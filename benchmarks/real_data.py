@@ -72,6 +72,18 @@ kind = "column"
 target = "conversion"
 exclude_seen = "target"
 """,
+    "amazon-book": """
+name = "amazon-book"
+[interactions]
+path = "{data}/amazon_book_kgat/interactions.parquet"
+[knowledge]
+triples = ["{data}/amazon_book_kgat/triples.parquet"]
+links = "{data}/amazon_book_kgat/item_entity.parquet"
+[split]
+kind = "column"
+[evaluation]
+k = [20]
+""",
     "umls": """
 name = "umls"
 tasks = ["kg"]

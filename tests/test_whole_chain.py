@@ -100,7 +100,7 @@ def test_the_graph_places_items_that_nobody_clicked_in_train(clicks: tuple[Path,
     cold = result.as_dict()["metrics"]["test"]["ranking_cold"]
     chance = 10 / 96
     assert cold["num_users"] > 50
-    assert cold["recall@10"] > 3 * chance
+    assert cold["recall@10"] > 2.5 * chance
     blind = again(config, result, "model.graph_weight=0.0", "training.kg_weight=0.0")
     assert blind["metrics"]["test"]["ranking_cold"]["recall@10"] < cold["recall@10"] / 2
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kgrec import columns as c
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import answer, ask, judge_ranking, target_pairs, with_fallback
-from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, Target
+from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, HistoryKnown, Target
 
 USERS, ITEMS = 4, 6
 SCHEMA = {c.USER_ROW: c.ROW_TYPE, c.ITEM_ROW: c.ROW_TYPE, c.CLICK: pl.Boolean, c.CONVERSION: pl.Boolean,
@@ -24,8 +24,9 @@ def log(*rows):
     return pl.DataFrame(flat, schema=SCHEMA, orient="row")
 
 
-def config(exclude_seen="any", target="click", k=(2,)):
-    return EvaluationConfig(k=k, target=Target(target), exclude_seen=ExcludeSeen(exclude_seen))
+def config(exclude_seen="any", target="click", k=(2,), history="all"):
+    seen, known = ExcludeSeen(exclude_seen), HistoryKnown(history)
+    return EvaluationConfig(k=k, target=Target(target), exclude_seen=seen, history=known)
 
 
 def question(events, part="test", catalogue=(True,) * ITEMS, **settings):
@@ -75,12 +76,18 @@ def test_validation_knows_train_only():
     assert listed(asked.seen) == listed(asked.history) == {(0, 0), (0, 1)}
 
 
-def test_the_history_is_train_or_validation_for_those_without_train():
+def test_the_history_at_test_is_all_that_came_before():
     asked = question(LOG)
+    assert listed(asked.history) == {(0, 0), (0, 1), (0, 2), (1, 4)}
+    assert listed(question(LOG, target="conversion").target_history) == {(0, 1)}
+
+
+def test_the_history_is_train_or_validation_for_those_without_train():
+    asked = question(LOG, history="train")
     assert listed(asked.history) == {(0, 0), (0, 1), (1, 4)}
     assert listed(asked.target_history) == {(0, 0), (0, 1), (1, 4)}
-    assert listed(question(LOG, target="conversion").target_history) == {(0, 1)}
-    assert listed(question(LOG, exclude_seen="none").history) == listed(asked.history)
+    assert listed(question(LOG, target="conversion", history="train").target_history) == {(0, 1)}
+    assert listed(question(LOG, exclude_seen="none", history="train").history) == listed(asked.history)
 
 
 def test_cold_items_are_those_of_the_catalogue_that_no_train_event_names():
@@ -145,19 +152,20 @@ EVENT = st.tuples(
     st.sampled_from(["validation", "test"]),
     st.sampled_from(["any", "target", "none"]),
     st.sampled_from(["click", "conversion"]),
+    st.sampled_from(["all", "train"]),
 )
-def test_the_question_is_that_of_a_slow_oracle(rows, part, exclude_seen, target):
+def test_the_question_is_that_of_a_slow_oracle(rows, part, exclude_seen, target, history):
     def hits(what):
         return target == "click" or LABELS[what][1]
 
     before_parts = PARTS[: PARTS.index(part)]
     before = [row for row in rows if row[3] in before_parts]
     with_train = {user for user, _, _, where in rows if where == "train"}
-    known = [row for row in before if row[3] == "train" or row[0] not in with_train]
+    known = [row for row in before if history == "all" or row[3] == "train" or row[0] not in with_train]
     seen = {(user, item) for user, item, what, _ in before
             if exclude_seen == "any" or (exclude_seen == "target" and hits(what))}  # fmt: skip
     relevant = {(user, item) for user, item, what, where in rows if where == part and hits(what)}
-    asked = question(log(*rows), part, exclude_seen=exclude_seen, target=target)
+    asked = question(log(*rows), part, exclude_seen=exclude_seen, target=target, history=history)
     assert listed(asked.seen) == seen
     assert truth_of(asked) == relevant - seen
     assert asked.truth_already_seen == len(relevant & seen)

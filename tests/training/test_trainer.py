@@ -130,7 +130,7 @@ def test_the_batches_of_smaller_tasks_are_spread_evenly_over_those_of_the_larges
         CountingTask("few", 25, clock, False),
         CountingTask("equal", 96, clock, False),
     ]
-    config = FAST.model_copy(update={"epochs": 1, "batch_size": 10})
+    config = FAST.model_copy(update={"epochs": 1, "batch_size": 10, "relations_every": 0})
     train(make_network(shape, SMALL, data, 1), tasks, config, 1, constant)
     assert tasks[0].steps == list(range(10))
     assert tasks[1].steps == [1, 5, 8]
@@ -225,7 +225,7 @@ def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_othe
             seen[-1].extend(batch[0].tolist())
             return super().losses(network, encoded, batch)
 
-    config = FAST.model_copy(update={"epochs": 2, "batch_size": 10, "epoch_steps": 4})
+    config = FAST.model_copy(update={"epochs": 2, "batch_size": 10, "epoch_steps": 4, "relations_every": 0})
     train(make_network(shape, SMALL, data, 1), [Noting("large", 100, [-1], True)], config, 1, constant)
     assert [len(set(rows)) for rows in seen] == [40, 40]
     assert set(seen[0]) != set(seen[1])
