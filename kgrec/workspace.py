@@ -41,6 +41,7 @@ class Workspace:
         self.prefect_home = self.root / "prefect"
         self.reports = self.root / "reports"
         self.runs = self.root / "runs"
+        self.links = self.root / "links"
         self.quarantine = self.root / "quarantine"
         self.scratch = self.root / "scratch"
         self.checkpoints = self.root / "checkpoints"

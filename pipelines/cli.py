@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from pipelines import commands_evaluation, commands_graph, commands_service
+from pipelines import commands_evaluation, commands_graph, commands_links, commands_service
 from pipelines.options import common, overrides_option
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -39,6 +39,7 @@ _chain_command("run", "promote", "Run the whole chain: ingest, features, graph, 
 _chain_command("ingest", "ingest", "Read and check the data.")
 _chain_command("features", "features", "Compute point-in-time features (and what they need).")
 main.add_command(commands_graph.graph)
+main.add_command(commands_links.links)
 _chain_command("train", "train", "Train the model (and what it needs).")
 _chain_command("index", "index", "Build the nearest-neighbour index (and what it needs).")
 
@@ -87,6 +88,17 @@ def similar(item: str, k: int, workspace: str, as_json: bool) -> None:
     from pipelines import ask
 
     ask.similar(workspace, item, k, as_json=as_json)
+
+
+@main.command()
+@click.option("--user", required=True, help="The user's id as in the log.")
+@click.option("--item", required=True, help="The item's id as in the log.")
+@common
+def explain(user: str, item: str, workspace: str, as_json: bool) -> None:
+    """Tell why an item has its score for a user: parts of the score, history, paths in the graph."""
+    from pipelines import explain as work
+
+    work.explain(workspace, user, item, as_json=as_json)
 
 
 @main.command()

@@ -46,7 +46,7 @@ def test_help_is_quick_and_light() -> None:
         taken.append(time.perf_counter() - started)
     assert min(taken) < 0.5
     for command in ("run", "ingest", "features", "graph", "train", "evaluate", "index", "recommend", "similar",
-                    "versions", "promote", "rollback", "data", "doctor"):  # fmt: skip
+                    "explain", "links", "versions", "promote", "rollback", "data", "doctor"):  # fmt: skip
         assert re.search(rf"^  {command}\b", done.stdout, re.MULTILINE), command
     script = "import sys, pipelines.cli; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
@@ -208,3 +208,18 @@ def test_the_flow_makes_the_same_bytes_and_a_second_command_is_told_to_wait(
     assert answer["metrics"] == direct["metrics"]
     assert answer["gate"] == direct["gate"]
     assert set(answer["stages"]) == set(direct["stages"])
+
+
+def test_explain(tiny: RunResult) -> None:
+    item = kgrec.load(tiny.workspace).recommend(["u00"], k=1)["item"][0]
+    arguments = ("explain", "--user", "u00", "--item", item, "--workspace", tiny.workspace)
+    answer = as_json(call(*arguments, "--json"))
+    assert answer == json.loads(json.dumps(kgrec.load(tiny.workspace).explain("u00", item)))
+    assert (answer["rank"], answer["item"]) == (1, item)
+    assert sum(part["score"] for part in answer["parts"]) == pytest.approx(answer["score"])
+    plain = call(*arguments)
+    assert "number 1 of the list" in plain.stdout
+    assert answer["reason"] in plain.stdout
+    wrong = call("explain", "--user", "u00", "--item", item + "0", "--workspace", tiny.workspace)
+    assert wrong.exit_code == 2
+    assert "did you mean" in wrong.stderr

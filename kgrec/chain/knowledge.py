@@ -9,6 +9,7 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
+from kgrec.chain.completing import accepted_ids, with_accepted
 from kgrec.chain.context import Run
 from kgrec.chain.noise import calm
 from kgrec.chain.prepare import CATALOGUE, EVENTS, OF_THE_GRAPH, known_vocabulary
@@ -20,8 +21,9 @@ from kgrec.graph.knowledge_graph import KnowledgeGraph, Known, Named, build_grap
 from kgrec.graph.leaks import LeaksConfig, find_leaks, leak_facts
 from kgrec.graph.merging import conflict_facts, merge_same, once, settle_conflicts
 from kgrec.graph.names import all_prefixes, long_name, relation_words
-from kgrec.graph.parts import Ends, assign_triples
+from kgrec.graph.parts import Ends, assign_triples, keep_in_train
 from kgrec.graph.relations import describe_relations, merge_inverses
+from kgrec.graph.review import ACCEPTED
 from kgrec.seeds import numpy_generator
 from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS
 
@@ -44,6 +46,8 @@ def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
 
     settings = {"knowledge": config.model_dump(mode="json", include=set(OF_THE_GRAPH)), "seed": run.config.seed,
                 "name": run.config.name, "links": _has_links(config)}  # fmt: skip
+    if accepted := accepted_ids(run.workspace, run.config.name):
+        settings["accepted"] = accepted
     return run.stage("graph", {"ingest": ingested.digest, "split": log.digest}, settings, make)
 
 
@@ -72,9 +76,10 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
     functional = [*merging.functional, *(long_name(name, prefixes) for name in merging.functional)]
     triples, conflicts = settle_conflicts(triples, functional, merging.conflicts)
     conflicts.write_parquet(out / CONFLICTS)
+    triples, from_people = with_accepted(run.workspace, run.config.name, triples, links)
 
     def refine(rows: pl.DataFrame, relations: Vocabulary) -> tuple[pl.DataFrame, dict[str, Any]]:
-        facts: dict[str, Any] = {"ids_merged_by_same_as": gone, **conflict_facts(conflicts)}
+        facts: dict[str, Any] = {"ids_merged_by_same_as": gone, **conflict_facts(conflicts), **from_people}
         if merging.inverses == "merge":
             report = describe_relations(rows, len(items), merging.agreement)
             merged = merge_inverses(rows, report, merging.agreement)
@@ -88,6 +93,7 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
     def assign(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
         held_out, seed = (config.validation, config.test), run.config.seed
         parted = assign_triples(rows, held_out, _ends(events), lambda: numpy_generator(seed, "triples"))
+        parted = keep_in_train(parted, ACCEPTED)
         return calm(parted, config.noise, events, len(items), seed)
 
     return build_graph(

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from kgrec.columns import HEAD_ROW, KNOWN_AT, PART, PART_TYPE, TAIL_ROW, TEST, TRAIN, VALIDATION
+from kgrec.columns import HEAD_ROW, KNOWN_AT, PART, PART_TYPE, SOURCE, TAIL_ROW, TEST, TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ def _hold_out(rows: pl.DataFrame, shares: tuple[float, float], generator: np.ran
         .join(decided, on=["low", "high"], how="left", maintain_order="left")
         .drop("low", "high")
     )
+
+
+def keep_in_train(parted: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Return the triples with those of one source in train, unless another triple of their pair is held out.
+
+    A model's own proposal must not judge it, and must not show it the pair of a triple that does.
+    """
+    own = pl.col(SOURCE) == source
+    if not parted.select(own.any()).item():
+        return parted
+    pair = [pl.min_horizontal(HEAD_ROW, TAIL_ROW), pl.max_horizontal(HEAD_ROW, TAIL_ROW)]
+    alone = own.all().over(pair)
+    return parted.with_columns(pl.when(alone).then(pl.lit(TRAIN, PART_TYPE)).otherwise(PART).alias(PART))
 
 
 def pairs_across_parts(triples: pl.DataFrame) -> int:

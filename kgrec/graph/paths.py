@@ -1,15 +1,13 @@
-"""Reasons: what connects an item with what the user had before, in words for people.
+"""Paths: what lies in the graph between an item and what the user had, hubs damped, in words for people.
 
-This is the plain form: entities that the item shares with the history, hubs damped by their degree. Where the graph
-has no path, the nearest item of the history by the model's own vectors is the reason.
+A path goes from the item over at most two other nodes to an item of the history. Shapes: N nodes, X ends of edges.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,87 +15,196 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.graph.knowledge_graph import DEGREE, NODE
+from kgrec.graph.names import relation_words
+from kgrec.graph.review import ACCEPTED
 
-_WORD_BREAK = re.compile(r"[_\s]+")
+WIDEST: Final = 200
+"""A node that touches more others than this is no step on the way to a second node: it leads everywhere."""
+_LONGER: Final = 0.5
+_SHORT_TITLE: Final = 32
+INFERRED: Final = " [inferred]"
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SharedEntity:
-    """An entity between the item and items of the history. `weight` is larger where it says more."""
+class Step:
+    """A triple as it lies in the graph. inferred: a person accepted it, no source says it."""
 
-    node: int
+    head: int
     relation_row: int
-    history_nodes: tuple[int, ...]
+    tail: int
+    inferred: bool
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way from an item to items of a history.
+
+    via: the nodes between, the item's neighbour first; empty where the item and the history touch. steps: the triples
+    from the item to the last of them. ends: the triple that leads on to each of `history`, most telling first.
+    """
+
+    via: tuple[int, ...]
+    steps: tuple[Step, ...]
+    ends: tuple[Step, ...]
+    history: tuple[int, ...]
     weight: float
+
+    @property
+    def inferred(self) -> bool:
+        """Whether a triple of it was accepted by a person and is in no source."""
+        return any(step.inferred for step in (*self.steps, *self.ends[:1]))
 
 
 class PathFinder:
-    """Finds entities shared by an item and a history. Nodes are rows of the graph's node table."""
+    """Finds paths between an item and a history. Nodes are rows of the graph's node table."""
 
     def __init__(self, triples: pl.DataFrame, nodes: pl.DataFrame, relation_names: Sequence[str]) -> None:
         heads, tails = triples[c.HEAD_ROW].to_numpy(), triples[c.TAIL_ROW].to_numpy()
-        relations = triples[c.RELATION_ROW].to_numpy()
+        inferred = _inferred(triples)
         starts = np.concatenate([heads, tails])
-        order = np.argsort(starts, kind="stable")
+        order = np.lexsort((np.concatenate([inferred] * 2), starts))  # what a source says comes first
         self._ends = np.concatenate([tails, heads])[order]
-        self._relations = np.concatenate([relations, relations])[order]
+        self._triple = np.concatenate([np.arange(triples.height)] * 2)[order]
         self._offsets = np.searchsorted(starts[order], np.arange(nodes.height + 1))
+        self._heads, self._tails, self._inferred = heads, tails, inferred
+        self._relations = triples[c.RELATION_ROW].to_numpy()
         self._labels: list[str | None] = nodes[c.LABEL].to_list()
-        self._ids: list[str] = nodes[c.ID].to_list()
-        self._degrees: npt.NDArray[np.int32] = nodes.sort(NODE)[DEGREE].to_numpy()
-        self._relation_names = [_for_people(name) for name in relation_names]
+        self._names: list[str] = nodes[c.NAME if c.NAME in nodes.columns else c.ID].to_list()
+        degrees = nodes.sort(NODE)[DEGREE].to_numpy()
+        whole = max(np.log2(max(nodes.height, 2)), 1.0)
+        self._rarity: Floats = np.clip(np.log2(max(nodes.height, 1) / (1.0 + degrees)) / whole, 0.0, None)
+        self._relation_words = [relation_words(name) for name in relation_names]
 
-    def shared(self, item: int, history: Sequence[int], limit: int = 2) -> list[SharedEntity]:
-        """Return up to `limit` entities that the item shares with the history, the most telling first.
+    def paths(
+        self, item: int, history: Sequence[int], limit: int = 2, weights: Sequence[float] | None = None
+    ) -> list[Path]:
+        """Return up to `limit` paths from the item to the history, the most telling first.
 
-        weight = sqrt(share) * log2(nodes / (1 + degree)), where share is the part of the history that has it too: an
-        entity that half of all nodes touch says little. Entities without a name come after those with one; equal
-        weights by node row. Direct neighbours within the history count as shared, too.
+        weights: how much each item of the history counts, none below 0; all alike when None. weight of a path =
+        sqrt(share of the weights that it reaches) * rarity of its commonest node * 0.5 a node beyond the first, where
+        rarity = log(N / (1 + degree)) / log(N): what half of all nodes touch says little. Paths whose nodes all have a
+        name come first; equal weights by node row. Of several paths to the same last node the shortest
+        stays, then the one over the rarer node.
         """
-        sharers: dict[int, list[int]] = defaultdict(list)
-        for other in history:
-            for node in set(self._neighbours(other)[0].tolist()):
-                sharers[node].append(other)
-        found: dict[int, SharedEntity] = {}
-        for node, relation in zip(*self._neighbours(item), strict=True):
-            others = [other for other in sharers.get(int(node), ()) if other != item]
-            if others and int(node) not in found:
-                rarity = max(float(np.log2(len(self._ids) / (1 + self._degrees[node]))), 0.0)
-                weight = float(np.sqrt(len(others) / len(history))) * rarity
-                found[int(node)] = SharedEntity(int(node), int(relation), tuple(others), weight)
-        named_first = sorted(found.values(), key=lambda one: (self._labels[one.node] is None, -one.weight, one.node))
-        return named_first[:limit]
+        kept = [place for place, node in enumerate(history) if node != item]
+        rows = np.asarray(history, dtype=np.int64)[kept]
+        share = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)[kept].clip(min=0.0)
+        if not len(rows) or share.sum() <= 0:
+            return []
+        reach = _Reach(self, rows, share / share.sum())
+        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        last: set[int] = set()
+        edges = self._edges(item)
+        for place in edges:
+            node = int(self._ends[place])
+            if node == item or node in last:
+                continue
+            if reach.is_history[node] or reach.gain[node] > 0:
+                last.add(node)
+                found[(node,)] = (int(place),)
+        for place in sorted(edges, key=self._telling):
+            node = int(self._ends[place])
+            around = self._edges(node)
+            if node == item or reach.is_history[node] or len(around) > WIDEST:
+                continue
+            ends = self._ends[around]
+            for second in around[(reach.gain[ends] > 0) & ~reach.is_history[ends] & (ends != item)]:
+                end = int(self._ends[second])
+                if end not in last:
+                    last.add(end)
+                    found[(node, end)] = (int(place), int(second))
+        paths = [self._path(via, places, reach) for via, places in found.items()]
+        return sorted(paths, key=lambda one: (not self.is_named(one), -one.weight, one.via, one.history))[:limit]
 
     def name(self, node: int) -> str:
-        """Return a node's label, or its id where nobody gave it one."""
-        return self._labels[node] or self._ids[node]
+        """Return a node's label, or its id in short where nobody gave it one."""
+        return self._labels[node] or self._names[node]
 
     def relation(self, row: int) -> str:
         """Return a relation's name as people read it."""
-        return self._relation_names[row]
+        return self._relation_words[row]
 
-    def sentence(self, shared: Sequence[SharedEntity]) -> str:
-        """Return the reason in words, such as: genres Comedy as in "Babe", "Emma"."""
-        parts = []
-        for entity in shared:
-            examples = ", ".join(f'"{self.name(node)}"' for node in entity.history_nodes[:2])
-            more = len(entity.history_nodes) - 2
-            others = f" and {more} more" if more > 0 else ""
-            parts.append(
-                f"{self._relation_names[entity.relation_row]} {self.name(entity.node)} as in {examples}{others}"
-            )
-        return "; ".join(parts)
+    def is_named(self, path: Path) -> bool:
+        """Say whether every node between has a name for people."""
+        return all(self._labels[node] is not None for node in path.via)
 
-    def _neighbours(self, node: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        window = slice(self._offsets[node], self._offsets[node + 1])
-        return self._ends[window], self._relations[window]
+    def sentence(self, path: Path, titles: int = 1, longest: int | None = None) -> str:
+        """Return a path in words, such as: genres Comedy as in "Babe" and 3 more. longest: most characters."""
+        words = ", ".join(self._step_words(path, place) for place in range(len(path.via)))
+        shown = [self.name(node) for node in path.history[:titles]]
+        more = len(path.history) - len(shown)
+        rest = (f" and {more} more" if more else "") + (INFERRED if path.inferred else "")
+        start = f"{words} as in " if path.via else f"{self.relation(path.steps[0].relation_row)}: "
+        if longest is not None:
+            room = max(12, (longest - len(start) - len(rest)) // len(shown) - 4)
+            shown = [shorter(title, min(room, _SHORT_TITLE)) for title in shown]
+        text = start + ", ".join(f'"{title}"' for title in shown) + rest
+        return text if longest is None else shorter(text, longest)
+
+    def _step_words(self, path: Path, place: int) -> str:
+        return f"{self.relation(path.steps[place].relation_row)} {self.name(path.via[place])}"
+
+    def _path(self, nodes: tuple[int, ...], places: tuple[int, ...], reach: _Reach) -> Path:
+        steps = tuple(self._step(place) for place in places)
+        if reach.is_history[nodes[-1]]:
+            return Path((), steps, steps, nodes, float(np.sqrt(reach.own[nodes[-1]])))
+        history, ends = reach.ends(nodes[-1])
+        rarity = min(float(self._rarity[node]) for node in nodes)
+        weight = float(np.sqrt(min(reach.gain[nodes[-1]], 1.0))) * rarity * _LONGER ** (len(nodes) - 1)
+        return Path(nodes, steps, tuple(self._step(end) for end in ends), history, weight)
+
+    def _step(self, place: int) -> Step:
+        at = int(self._triple[place])
+        return Step(int(self._heads[at]), int(self._relations[at]), int(self._tails[at]), bool(self._inferred[at]))
+
+    def _telling(self, place: int) -> tuple[bool, float, int]:
+        """Order edges by what their end says: named before nameless, then the rarer."""
+        node = int(self._ends[place])
+        return self._labels[node] is None, -float(self._rarity[node]), node
+
+    def _edges(self, node: int) -> npt.NDArray[np.int64]:
+        return np.arange(self._offsets[node], self._offsets[node + 1])
 
 
-def _for_people(relation: str) -> str:
-    """Shorten a relation's name to what a person reads.
+class _Reach:
+    """What a history touches. gain: by node, the weight of the history items that touch it."""
 
-    >>> _for_people("film.film.directed_by")
-    'directed by'
+    def __init__(self, finder: PathFinder, rows_H: npt.NDArray[np.int64], share_H: Floats) -> None:
+        size = len(finder._offsets) - 1
+        places = [finder._edges(int(row)) for row in rows_H]
+        owner_X = np.repeat(np.arange(len(rows_H)), [len(found) for found in places])
+        place_X = np.concatenate([*places, np.empty(0, np.int64)]).astype(np.int64)
+        node_X = finder._ends[place_X]
+        rank_H = np.argsort(np.argsort(-share_H, kind="stable"), kind="stable")
+        order = np.lexsort((place_X, rank_H[owner_X], node_X))
+        node_X, owner_X, place_X = node_X[order], owner_X[order], place_X[order]
+        first = np.ones(len(node_X), dtype=bool)
+        first[1:] = (node_X[1:] != node_X[:-1]) | (owner_X[1:] != owner_X[:-1])
+        self._nodes, self._owners, self._places = node_X[first], owner_X[first], place_X[first]
+        self._rows = rows_H
+        self.gain: Floats = np.bincount(self._nodes, share_H[self._owners], size).astype(np.float64)
+        self.is_history = np.zeros(size, dtype=bool)
+        self.is_history[rows_H] = True
+        self.own: Floats = np.bincount(rows_H, share_H, size).astype(np.float64)
+
+    def ends(self, node: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the history items that touch a node, the weightiest first, and the places of their edges."""
+        window = slice(*np.searchsorted(self._nodes, [node, node + 1]))
+        return tuple(self._rows[self._owners[window]].tolist()), tuple(self._places[window].tolist())
+
+
+def shorter(text: str, longest: int) -> str:
+    """Return a text cut to so many characters, the last a sign that it was.
+
+    >>> shorter("A Close Shave", 8)
+    'A Close…'
     """
-    last = re.split(r"[./#]", relation.rstrip("./#"))[-1]
-    return _WORD_BREAK.sub(" ", last).strip() or relation
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def _inferred(triples: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    if c.SOURCE not in triples.columns:
+        return np.zeros(triples.height, dtype=bool)
+    return triples.select((pl.col(c.SOURCE) == ACCEPTED).fill_null(False)).to_series().to_numpy()

@@ -13,17 +13,16 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.errors import InputError, Problem
+from kgrec.serving.explained import explained
 from kgrec.serving.filters import ItemFilter
 from kgrec.serving.index import Rows
 from kgrec.serving.recommend import Version
 from kgrec.serving.schema import Order
-from kgrec.serving.standing import Asked, Standing
+from kgrec.serving.standing import Standing
 
 _CANDIDATES: Final = 200
 _COMPARED: Final = 5000
 _COMPARED_LENGTH: Final = 64
-_PICTURED: Final = 6
-_PICTURED_HISTORY: Final = 4
 
 
 class UnknownItemError(InputError):
@@ -72,8 +71,10 @@ class Answerer:
             found = self._second_stage(user, found, order, context or {})[:k]
         items = [self._item(row, score) for row, score in found]
         if explain:
-            for item, (row, _) in zip(items, found, strict=True):
-                item["reason"] = self.version.reason(row, asked.history_H, asked.standing)
+            rows_E = np.array([row for row, _ in found], dtype=np.int64)
+            scores_E = np.array([score for _, score in found], dtype=np.float32)
+            for item, reason in zip(items, self.version.reasons(asked, rows_E, scores_E), strict=True):
+                item["reason"] = reason
         fallback = Standing.POPULARITY.value if asked.standing is Standing.POPULARITY else None
         return {"version": self.number, "user": None if history is not None else _text(user),
                 "based_on": asked.standing.value, "fallback": fallback, "unknown_items": unknown,
@@ -96,13 +97,8 @@ class Answerer:
         return {"version": self.number, "user": _text(user), "items": scored}
 
     def explain(self, user: object, item: object) -> dict[str, Any]:
-        """Return the reason of an item for a user, its score, and the part of the graph between them."""
-        row, asked = self._catalogue_row(item), self.version.ask(_text(user))
-        nodes, edges = self._picture(row, asked)
-        return {"version": self.number, "user": _text(user), "item": self._ids[row], "title": self._title(row),
-                "score": self.version.score_of(row, asked), "based_on": asked.standing.value,
-                "reason": self.version.reason(row, asked.history_H, asked.standing),
-                "nodes": nodes, "edges": edges}  # fmt: skip
+        """Return why an item has its score for a user: parts, history, paths and their picture (see `explained`)."""
+        return explained(self.version, _text(user), self._catalogue_row(item))
 
     def find(self, text: str, k: int = 10) -> dict[str, Any]:
         """Return up to k items whose id is the text or whose title holds it, whatever the case; shorter titles first.
@@ -134,21 +130,6 @@ class Answerer:
         chances = scored[order.value].to_list()
         best = sorted(range(len(found)), key=lambda place: (-chances[place], place))
         return [(found[place][0], chances[place]) for place in best]
-
-    def _picture(self, row: int, asked: Asked) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-        """Return nodes and edges: the item, entities that it shares with the history, and items of the history."""
-        finder = self.version.paths
-        nodes = {row: {"id": str(row), "label": self.version.title(row), "kind": "item"}}
-        edges = []
-        for shared in finder.shared(row, asked.history_H.tolist(), _PICTURED) if len(asked.history_H) else ():
-            entity = {"id": str(shared.node), "label": finder.name(shared.node), "kind": "entity"}
-            nodes.setdefault(shared.node, entity)
-            relation = finder.relation(shared.relation_row)
-            edges.append({"source": str(row), "target": str(shared.node), "relation": relation})
-            for other in shared.history_nodes[:_PICTURED_HISTORY]:
-                nodes.setdefault(other, {"id": str(other), "label": self.version.title(other), "kind": "history"})
-                edges.append({"source": str(other), "target": str(shared.node), "relation": relation})
-        return list(nodes.values()), edges
 
     def _rows(self, ids: Sequence[object]) -> tuple[Rows, list[str]]:
         """Return the rows of the known ids in order, and the unknown ids."""

@@ -89,6 +89,22 @@ class Neighbours:
             found["repeat"] = self.weights.repeat * float(np.isin(item_row, history_H))
         return found
 
+    def contributions(self, history_H: Rows, items_K: Rows) -> dict[str, Floats]:
+        """Return what each item of the history adds to each item's score, (H, K), by part; they sum to `parts`.
+
+        history_H: each row once.
+        """
+        history_BI = Pairs.of(np.zeros(len(history_H), dtype=np.int64), history_H.copy(), 1, self.num_items)
+        found = {}
+        for name, matrix_II in self.matrices.items():
+            raw_1I = yes_no_matrix(history_BI, np.float32) @ matrix_II
+            length = float(np.sqrt(raw_1I.multiply(raw_1I).sum()))
+            own_HK = matrix_II[history_H][:, items_K].toarray()
+            found[name] = (own_HK * (getattr(self.weights, name) / (length or 1.0))).astype(np.float32)
+        if self.weights.repeat:
+            found["repeat"] = np.float32(self.weights.repeat) * (history_H[:, None] == items_K).astype(np.float32)
+        return found
+
 
 def unit_rows(scores_BI: Any) -> Any:
     """Return the sparse rows scaled to length 1; a row of zeros stays.

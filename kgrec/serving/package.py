@@ -32,6 +32,7 @@ ENTITIES, RELATIONS = "entities.vocabulary.parquet", "relations.vocabulary.parqu
 GRAPH_TRIPLES, GRAPH_NODES = "graph_triples.parquet", "graph_nodes.parquet"
 ENCODED_ROWS: Final = "features.safetensors"
 TRAINED_USERS: Final = "trained_users.safetensors"
+GRAPH_IN_SCORES: Final = "graph_in_scores"
 
 
 def write_version(
@@ -58,6 +59,7 @@ def write_version(
     shutil.copyfile(graph.file("triples.parquet"), out / GRAPH_TRIPLES)
     shutil.copyfile(graph.file("nodes.parquet"), out / GRAPH_NODES)
     facts: dict[str, Any] = {"name": name, "bound_to": index.facts.get("bound_to", {})}
+    facts[GRAPH_IN_SCORES] = _graph_in_scores(trained)
     if log.has("events.parquet"):
         _write_history(out, log, exclude_seen, target)
     return facts
@@ -82,3 +84,11 @@ def _write_history(out: Path, log: Artifact, exclude_seen: ExcludeSeen, target: 
     catalogue.join(popularity, on=c.ITEM_ROW, how="left", maintain_order="left").with_columns(
         (pl.col(POPULARITY).fill_null(0.0) / max(users, 1)).cast(pl.Float32)
     ).write_parquet(out / CATALOGUE)
+
+
+def _graph_in_scores(trained: Artifact) -> bool:
+    """Say whether the graph moves the scores: by propagation, by its triples' loss, or by the kernel of neighbours."""
+    model, tasks = trained.config.get("model", {}), trained.config.get("tasks", ["kg"])
+    kernel = trained.facts.get("blocks", {}).get("weights", {}).get("kernel", 0.0)
+    propagated = model.get("graph_weight", 1.0) > 0 and model.get("layers", 1) > 0
+    return bool(propagated or kernel or "kg" in tasks)

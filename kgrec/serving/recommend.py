@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.ranking import ExcludeSeen
 from kgrec.graph.paths import PathFinder
 from kgrec.serving import package
+from kgrec.serving.explain import Explainer, ServedScore
+from kgrec.serving.explained import explained
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
 from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.serving.score import TowerScorer
@@ -33,7 +35,6 @@ from kgrec.serving.standing import Asked, Standing
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
 
-REASON_LIMIT: Final = 2
 _ANSWER: Final = {c.USER: pl.String, c.ITEM: pl.String, c.TITLE: pl.String, c.SCORE: pl.Float64}
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Version:
                 for item, row, score in zip(ids, found, scores, strict=True)
             ]
             if explain:
-                reasons += [self.reason(int(row), asked.history_H, asked.standing) for row in found]
+                reasons += self.reasons(asked, found, scores)
         answer = pl.DataFrame(rows, schema=_ANSWER, orient="row")
         return answer.with_columns(pl.Series(c.REASON, reasons, dtype=pl.String)) if explain else answer
 
@@ -139,22 +140,19 @@ class Version:
         """Return an item's title, or its id where it has none."""
         return self.titles.get(item_row) or str(self.items.entries[item_row])
 
-    def reason(self, item_row: int, history_H: Rows, standing: Standing) -> str:
-        """Return why this item, in a sentence: shared entities of the graph, else the nearest item of the history."""
-        if standing is Standing.POPULARITY:
-            return "popular with everybody (nothing is known of this user)"
-        shared = self.paths.shared(item_row, history_H.tolist(), REASON_LIMIT)
-        if shared:
-            return self.paths.sentence(shared)
-        trained_ID = self.item_vectors_ID[:, self._trained]
-        closeness_H = trained_ID[history_H] @ trained_ID[item_row]
-        return f'chosen by the same people as "{self.title(int(history_H[int(np.argmax(closeness_H))]))}"'
+    def reasons(self, asked: Asked, items_K: Rows, scores_K: Floats) -> list[str]:
+        """Return why each item of a list, at most 100 characters each, as far as can be not all the same."""
+        return [one.reason for one in self.explainer.explain(asked, items_K, scores_K.tolist())]
+
+    def explain(self, user: object, item: object) -> dict[str, Any]:
+        """Return why an item has its score (see `kgrec.serving.explained`); InputError for no item of the catalogue."""
+        row = self.item_rows.get(_as_id(item))
+        if row is None or self._index.vector(row) is None:
+            raise InputError(self.unknown_item(_as_id(item)))
+        return explained(self, _as_id(user), row)
 
     def scores_of(self, users: pl.Series, histories: Mapping[str, Rows]) -> Floats:
-        """Return the scores of every item row of this version, (B, I), of user ids with the given histories.
-
-        A row of zeros belongs to a user of whom neither a vector nor a history is known.
-        """
+        """Return the scores of all item rows, (B, I), of user ids with these histories; zeros for a stranger."""
         vectors_BW = np.zeros((len(users), self._index.dimensions), dtype=np.float32)
         had = [np.asarray(histories.get(user, ()), dtype=np.int64) for user in users]
         for place, row in enumerate(self.users.rows(users)):
@@ -174,8 +172,15 @@ class Version:
         return TowerScorer(self.artifact, self.users, self.items, users_UD, items_ID)
 
     @cached_property
+    def explainer(self) -> Explainer:
+        """What tells why an item has its score."""
+        served = ServedScore(self.item_vectors_ID, self._item_fold_ID, self._trained.stop, self.neighbours)
+        with_graph = self.artifact.facts.get(package.GRAPH_IN_SCORES, True)
+        return Explainer(served, (lambda: self.paths) if with_graph else None, self.title)
+
+    @cached_property
     def paths(self) -> PathFinder:
-        """What finds the entities that items share."""
+        """What finds the ways between items in the graph."""
         triples = pl.read_parquet(self.artifact.file(package.GRAPH_TRIPLES))
         nodes = pl.read_parquet(self.artifact.file(package.GRAPH_NODES))
         relations = Vocabulary.load(self.artifact.file(package.RELATIONS))
@@ -263,8 +268,7 @@ class Version:
         """Return the score that an item has for a user, wherever in the list it would stand."""
         if asked.vector_D is None:
             return float(self._popular_shares[self._popular_rows == item_row].sum())
-        beside = sum(self.neighbours.parts(asked.history_H, item_row).values())
-        return float(self.item_vectors_ID[item_row] @ asked.vector_D) + beside
+        return sum(self.explainer.parts(asked, item_row).values())
 
     def unknown_item(self, item: str) -> Problem:
         """Return what is wrong with an item id that is not in the catalogue, with the nearest that is."""

@@ -142,18 +142,59 @@ class Edge(BaseModel):
     source: str
     target: str
     relation: str
+    inferred: bool = False
+
+
+class ScorePart(BaseModel):
+    """What one part of the score adds."""
+
+    part: str
+    words: str
+    score: float
+
+
+class Adds(BaseModel):
+    """What an item of the history adds to the score."""
+
+    item: str
+    title: str | None
+    adds: float
+
+
+class PathEdge(BaseModel):
+    """A triple of a path, in names. inferred: a person accepted it, no source says it."""
+
+    head: str
+    relation: str
+    tail: str
+    inferred: bool
+
+
+class PathAnswer(BaseModel):
+    """A way in the graph from the item to items of the history."""
+
+    words: str
+    weight: float
+    inferred: bool
+    history_items: int
+    edges: list[PathEdge]
 
 
 class ExplainAnswer(BaseModel):
-    """Why an item would be recommended to a user."""
+    """Why an item has its score for a user: what each part adds, what of the history carries it, and the paths."""
 
     version: str
     user: str
     item: str
     title: str | None
     score: float
+    rank: int | None = Field(description="Its place in the user's list; null beyond 100 or where it is left out.")
+    seen: bool
     based_on: str
     reason: str
+    parts: list[ScorePart]
+    history: list[Adds]
+    paths: list[PathAnswer]
     nodes: list[Node]
     edges: list[Edge]
 
