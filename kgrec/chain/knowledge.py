@@ -118,17 +118,18 @@ def _guard(
         for one in found
         if not {relations[one.relation_row], relation_words(relations[one.relation_row])} & set(config.allowed)
     ]
-    if found and config.action == "refuse":
+    certain = [one for one in found if one.certain]
+    if certain and config.action == "refuse":
         remedy = (
             'leave it out (knowledge.leaks.action = "drop"), give each triple the time from which it was '
             "known (known_at), or, where it is no leak, name it in knowledge.leaks.allowed"
         )
         raise InputError([
             Problem(f"relation {relations[one.relation_row]}", f"restates the log, test included: {one.why}", remedy)
-            for one in found
+            for one in certain
         ])  # fmt: skip
     if config.action == "drop":
-        rows = rows.filter(~pl.col(c.RELATION_ROW).is_in([one.relation_row for one in found]))
+        rows = rows.filter(~pl.col(c.RELATION_ROW).is_in([one.relation_row for one in certain]))
     return rows, leak_facts(found, relations)
 
 

@@ -18,6 +18,7 @@ from kgrec.graph.names import relation_words
 
 _SAMPLE: Final = 2_000
 _FEWEST: Final = 20
+_ALL_BUT: Final = 0.98  # share of fresh pairs that came together later, from which on they were made of it
 _LARGEST_NODE: Final = 10  # items of a node that may be a basket or a session; a genre has more, and is taste
 _TELLTALE: Final = (
     "also bought", "also viewed", "also buy", "also view", "also purchased", "bought together", "viewed together",
@@ -40,17 +41,22 @@ class LeaksConfig(BaseModel):
     likeness: float = Field(
         0.95, gt=0.5, le=1.0,
         description="chance (0.5-1) that two items tied by a relation were had by more of the same users than two "
-        "items alike in popularity; from here on a relation restates the log",
+        "items alike in popularity; from here on a relation is reported as a likely restatement of the log",
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A relation that looks like behaviour. likeness: see the config, None where only the name says so."""
+    """A relation that looks like behaviour. likeness: see the config, None where only the name says so.
+
+    certain: whether it is acted on; False where its pairs share a node and more users than others, which what an item
+    is about (its author, its series) explains as well.
+    """
 
     relation_row: int
     why: str
     likeness: float | None
+    certain: bool = True
 
 
 def find_leaks(
@@ -64,9 +70,9 @@ def find_leaks(
     (Jaccard .8) that one user had. The name says so ("also bought"). The tie: of up to 2,000 pairs of items that a
     relation ties directly, or by a node of at most ten items, the chance that a pair has a larger cosine over the users
     of the whole log than a pair of items of like popularity is at least `likeness` (ties count half; under 20 pairs are
-    not judged).
-    The look ahead: of its pairs that nobody had both of in train, at least .9 were had by one user later, and the share
-    that was not is at most a fifth of the control pairs'.
+    not judged); that is only reported where the items are tied by nodes.
+    The look ahead: of its pairs that nobody had both of in train, at least .98 were had by one user later, and the
+    share that was not is at most a fifth of the control pairs'.
     """
     history = _incidence(events, num_items)
     past = _incidence(events.filter(pl.col(PART) == TRAIN), num_items)
@@ -89,13 +95,12 @@ def find_leaks(
             controls = _controls(pairs, popularity, generator)
             value = _chance(_cosine(history, pairs), _cosine(history, controls))
             ahead = _looks_ahead(history, past, pairs, controls)
-            if value >= likeness:
-                found.append(
-                    Suspect(relation, f"its pairs share more users than others in {value:.1%} of cases", value)
-                )
-                continue
             if ahead is not None:
                 found.append(Suspect(relation, ahead, value))
+                continue
+            if value >= likeness and telltale is None:
+                why = f"its pairs share more users than others in {value:.1%} of cases"
+                found.append(Suspect(relation, why, value, certain=_ties_items_alone(rows, num_items)))
                 continue
         if telltale is not None:
             found.append(Suspect(relation, f'its name says "{telltale}"', value))
@@ -105,6 +110,10 @@ def find_leaks(
 def leak_facts(suspects: list[Suspect], relations: list[str]) -> dict[str, Any]:
     """Return what was found, for people."""
     return {"relations_that_restate_the_log": {relations[one.relation_row]: one.why for one in suspects}}
+
+
+def _ties_items_alone(rows: pl.DataFrame, num_items: int) -> bool:
+    return bool(rows.select(((pl.col(HEAD_ROW) < num_items) & (pl.col(TAIL_ROW) < num_items)).all()).item())
 
 
 def _incidence(events: pl.DataFrame, num_items: int) -> csr_array:
@@ -210,6 +219,6 @@ def _looks_ahead(
     if len(fresh) < _FEWEST or len(plain) < _FEWEST:
         return None
     later, usual = float((_together(history, fresh) > 0).mean()), float((_together(history, plain) > 0).mean())
-    if later < 0.9 or 1 - later > (1 - usual) / 5:
+    if later < _ALL_BUT or 1 - later > (1 - usual) / 5:
         return None
     return f"of its pairs that nobody had both of in train, {later:.0%} were had together later (others: {usual:.0%})"
