@@ -53,6 +53,7 @@ RANK: Final = "rank"
 SYSTEM: Final = "system"
 GROUP: Final = "group"
 PROBABILITY: Final = "probability"
+RANDOM: Final = "shown_at_random"
 TAIL_RANK: Final = "tail_rank"
 HEAD_RANK: Final = "head_rank"
 

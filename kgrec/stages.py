@@ -15,6 +15,7 @@ from kgrec.artifacts import Artifact
 from kgrec.chain import judge, knowledge, learn, prepare, tuning
 from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
+from kgrec.chain.details import read_details
 from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
@@ -31,6 +32,7 @@ class RunResult:
     released: Released
     metrics: dict[str, Any]
     baselines: dict[str, Any]
+    details: dict[str, Any]
     stages: dict[str, Any]
     peak_rss_mb: float
     workspace: Path
@@ -45,6 +47,7 @@ class RunResult:
             "gate": {"passed": self.released.verdict.passed, "reasons": list(self.released.verdict.reasons)},
             "metrics": self.metrics,
             "baselines": self.baselines,
+            "evaluation": self.details,
             "stages": self.stages,
             "peak_rss_mb": self.peak_rss_mb,
             "report": str(self.released.report),
@@ -93,7 +96,7 @@ def _result(context: Run, evaluated: Artifact, released: Released) -> RunResult:
     metrics, baselines = read_figures(evaluated)
     stages = {name: asdict(context.reports[name]) for name in STAGES if name in context.reports}
     peak = max([peak_rss_mb(), *(report.peak_rss_mb for report in context.reports.values())])
-    return RunResult(released, metrics, baselines, stages, peak, context.workspace.root)
+    return RunResult(released, metrics, baselines, read_details(evaluated), stages, peak, context.workspace.root)
 
 
 def run(

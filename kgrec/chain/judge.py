@@ -12,8 +12,10 @@ from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, write_atomically
+from kgrec.chain.alarms import names_read
 from kgrec.chain.answers import MODEL, Answers, per_user
 from kgrec.chain.context import Run, StageProgress
+from kgrec.chain.details import DETAILS, Looked, details_of
 from kgrec.chain.importance import IMPORTANCE, importance_of_features
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
@@ -56,9 +58,12 @@ def evaluate(
         _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
         _keep_units(out, answers[c.TEST], lists)
+        found: dict[str, Any] = {}
         if features is not None:
             found = importance_of_features(judge, network, vectors, features, config.seed)
             _write_json(out / IMPORTANCE, found)
+        looked = Looked(run, log, graph, answers[c.TEST], lists)
+        _write_json(out / DETAILS, details_of(looked, features, found.get("tells_all", {})))
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
         if judge.asks_ranking:
             facts["already_seen_and_left_out_of_truth"] = judge.question(c.TEST).truth_already_seen
@@ -68,6 +73,8 @@ def evaluate(
         "evaluation": config.evaluation.model_dump(mode="json"),
         "baselines": config.baselines.model_dump(mode="json"),
         "tasks": [task.value for task in tasks],
+        "names": names_read(config),
+        "split": config.split.kind,
         "seed": config.seed,
     }
     return run.stage("evaluate", inputs, settings, make)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run, peak_rss_mb
+from kgrec.chain.details import read_details
 from kgrec.chain.importance import read_importance, shown
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
@@ -50,7 +51,8 @@ def write_run_report(
         intervals=ranking_intervals(evaluated, seed),
         against=against_baselines(evaluated, list(ranked), headline, seed) if headline and ranked else {},
         baseline_settings={name: found["setting"] for name, found in baselines.items() if "setting" in found},
-        left_out=_left_out(parts, baselines),
+        left_out=_left_out(parts, baselines) | read_details(evaluated).get("left_out", {}),
+        details=read_details(evaluated),
         data_card=_data_card(parts),
         warnings=[*parts["split"].facts.get("split", {}).get("warnings", []), *_importance(parts)[1]],
         training=history,

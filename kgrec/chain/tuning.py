@@ -57,7 +57,8 @@ def tune_baselines(run: Run, log: Artifact, graph: Artifact) -> Artifact | None:
         write_atomically(out / TUNED, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
         return {}
 
-    settings = {name: getattr(config, name).model_dump(mode="json") for name in ("evaluation", "baselines")}
+    settings = {"evaluation": config.evaluation.model_dump(mode="json", exclude={"details"}),
+                "baselines": config.baselines.model_dump(mode="json")}  # fmt: skip
     settings["ials"] = {"available": available()}
     return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, settings, make)
 

@@ -13,7 +13,20 @@ from typing import Final
 
 import polars as pl
 
-from kgrec.columns import CLICK, CONVERSION, EVENT, EVENTS_SCHEMA, IMPRESSION, ITEM, PART, TIME, TIME_TYPE, USER, VALUE
+from kgrec.columns import (
+    CLICK,
+    CONVERSION,
+    EVENT,
+    EVENTS_SCHEMA,
+    IMPRESSION,
+    ITEM,
+    PART,
+    RANDOM,
+    TIME,
+    TIME_TYPE,
+    USER,
+    VALUE,
+)
 from kgrec.data.checks import ROW_OF_INPUT, Fault, Findings, Sifted, Tolerance, sift
 from kgrec.data.exposures import judge_impressions
 from kgrec.data.roles import EventRole, InteractionsConfig, folded, holds, named
@@ -88,7 +101,7 @@ def read_interactions(
     sifted = _sift_log(config, table, columns, findings, now if has_time else None)
     if len(findings.problems) > before:
         return None
-    extra = [*([PART] if columns.part else []), *config.context]
+    extra = [*([PART] if columns.part else []), *config.context, *([RANDOM] if config.random else [])]
     log = _by_events(config, sifted, extra, bool(has_time)) if config.layout == "events" else None
     log = log or _by_impressions(sifted, extra, tuple(columns.labels), bool(has_time))
     facts = findings.inputs[INPUT]
@@ -109,8 +122,9 @@ def _find_columns(
     time = find_column(table, f"{key}.time", config.columns.time, ["timestamp", TIME], findings)
     value = find_column(table, f"{key}.value", config.columns.value, [VALUE], findings)
     part = find_column(table, "split.column", split_column, [], findings) if split_column else None
-    for name in config.context:
-        find_column(table, "interactions.context", name, [], findings)
+    for key_of, name in [("context", name) for name in config.context] + [("random", config.random)]:
+        if name is not None:
+            find_column(table, f"interactions.{key_of}", name, [], findings)
     labels = _find_labels(config, table, findings) if config.layout == "impressions" else {}
     schema = table.schema()
     if time is not None and not (
@@ -172,7 +186,10 @@ def _sift_log(
         values[_BLANK_TIME] = is_blank(columns.time, schema[columns.time])
     if columns.part:
         values[PART] = part_of(columns.part, schema[columns.part])
+    values |= {RANDOM: flag_of(config.random, schema[config.random])} if config.random else {}
     faults = _faults(columns, needs_value, now)
+    if config.random:
+        faults.append(Fault("unreadable flag of random rows", pl.col(RANDOM).is_null(), "write 0 or 1"))
     values |= {name: pl.col(name) for name in config.context}
     tolerance = Tolerance(config.tolerated, "interactions.tolerated")
     return sift(INPUT, table, values, faults, findings, tolerance, derived=derived, concerns=concerns)

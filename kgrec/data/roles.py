@@ -103,6 +103,11 @@ class InteractionsConfig(TableSource):
     context: tuple[str, ...] = Field(
         (), description="request-time columns that the click and conversion towers may read"
     )
+    random: str | None = Field(
+        None,
+        description="0/1 column that says which rows were shown at random: the towers are judged on those of test once "
+        "more; never a feature",
+    )
     roles: EventRoles = Field(
         default_factory=EventRoles, description='layout "events": which events mean what; others are left out, counted'
     )

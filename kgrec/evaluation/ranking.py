@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kgrec.evaluation.calibration import CalibrationName
 from kgrec.evaluation.pairs import Pairs
+from kgrec.evaluation.segments import DetailsConfig
 
 METRICS: Final = ("recall", "ndcg", "mrr", "precision", "hit", "map", "r_precision")
 EMPTY: Final = -1
@@ -73,6 +74,8 @@ class EvaluationConfig(BaseModel):
         description='What a ranker may read of a user\'s history at test: "all" that came before, validation included, '
         'as the service does, or the "train" part alone, as most papers do; nothing is learned from it either way.',
     )
+
+    details: DetailsConfig = Field(DetailsConfig(), description="What else the report looks at.")
 
     @field_validator("k")
     @classmethod

@@ -13,6 +13,7 @@ import jinja2
 import vl_convert
 
 from kgrec.artifacts import write_atomically
+from kgrec.evaluation.report_details import detail_sections
 from kgrec.evaluation.report_words import EXPLANATIONS, chance_words, decimals, plain_name, plain_text
 
 Metrics = Mapping[str, float]
@@ -49,6 +50,7 @@ class ReportData:
     metrics. against: baseline -> metric, p, noise. data_card: section -> {label: value}.
     training: one mapping per epoch ("epoch" and figures). relations: how
     the tasks relate, as training summed it up ("names", a matrix a kind, "proposal").
+    details: segments, fairness and more, as the stage `evaluate` keeps them.
     stages: name -> {"seconds": ..., "cached": ...}. promoted is None where no gate was asked.
     """
 
@@ -68,6 +70,7 @@ class ReportData:
     training: Sequence[Mapping[str, float]] = ()
     relations: Mapping[str, Any] = field(default_factory=dict)
     examples: Sequence[Example] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     peak_rss_mb: float | None = None
     config_text: str = ""
@@ -194,14 +197,18 @@ def _gate_sentence(data: ReportData) -> str:
 
 
 def _template() -> jinja2.Template:
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["figure"] = decimals
     environment.filters["plain_name"] = plain_name
     environment.filters["percent"] = lambda share: f"{share:+.1%}"
-    return environment.from_string(source)
+    environment.filters["share"] = lambda share: f"{share:.1%}"
+    return environment.get_template("report.html.jinja")
 
 
 def _page(data: ReportData) -> dict[str, Any]:
@@ -218,6 +225,7 @@ def _page(data: ReportData) -> dict[str, Any]:
         "lines": {key: words for key, words in _LINES.items() if key in test},
         "explanations": {plain_name(name): text for name, text in EXPLANATIONS.items() if name in used},
         "bars": _bars(rows[0], data.baselines) if rows and data.baselines else "",
+        "details": detail_sections(data.details, svg),
         "curves": _curves(data.training),
     }
 

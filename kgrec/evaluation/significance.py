@@ -24,6 +24,8 @@ ROUNDS: Final = 9_999
 """Random sign flips of a test; the smallest p is 1 / (ROUNDS + 1)."""
 RESAMPLES: Final = 2_000
 CONFIDENCE: Final = 0.95
+LEVEL_OF_NOISE: Final = 0.05
+"""A p above this is inside the noise."""
 _CHUNK_NUMBERS: Final = 4_000_000
 _SAME: Final = 1e-9
 
