@@ -78,7 +78,10 @@ class Explainer:
     def explain(
         self, asked: Asked, items_K: Rows, scores_K: Sequence[float], most_paths: int = _CHOICES
     ) -> list[Explanation]:
-        """Return an explanation of each item, in order; of equally good reasons it takes one not given before."""
+        """Return an explanation of each item, in order; of equally good reasons it takes one not given before.
+
+        most_paths: of each; 0 leaves the graph alone.
+        """
         if asked.vector_D is None:
             shares = zip(items_K.tolist(), scores_K, strict=True)
             return [Explanation(row, float(score), {POPULARITY: float(score)}, _POPULAR) for row, score in shares]
@@ -125,7 +128,7 @@ class Explainer:
         top = float(weights[others].max(initial=0.0))
         weights = weights + _FLOOR * top if top else np.ones(len(weights))
         paths: list[Path] = []
-        if self._finder is not None and len(history_H):
+        if self._finder is not None and most_paths and len(history_H):
             paths = self._finder().paths(item, history_H.tolist(), max(most_paths, _CHOICES), weights.tolist())
         reason = self._reason(paths, item, history_H[others], carried_H[others], given)
         if parts.get(POPULARITY, 0.0) > 0.5 * sum(max(part, 0.0) for part in parts.values()):
