@@ -5,8 +5,8 @@
 
 history: the history item that carries most is taken away, a random one as control, and the same score asked again.
 paths: the first edge of the shown path is taken out of the graph, a random edge of the same item as control; the
-network propagates anew over the changed graph. variety: how different the reasons of a list are. links: what the proposals'
-confidence is worth on the test triples. Users are drawn by seed; every score is the served one.
+network propagates anew over the changed graph. variety: how different the reasons of a list are. links: what the
+proposals' confidence is worth on the test triples. Users are drawn by seed; every score is the served one.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from kgrec.chain.details import read_details
 from kgrec.chain.importance import read_importance, shown
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
+from kgrec.seeds import numpy_generator
+from kgrec.serving.fidelity import history_fidelity, probes
 from kgrec.serving.gate import Verdict
 from kgrec.serving.recommend import Version, open_version
 from kgrec.serving.standing import Standing
@@ -21,6 +23,7 @@ from kgrec.serving.versions import read_registry, require
 
 _EXAMPLES: Final = 3
 _SHOWN_HISTORY: Final = 5
+_PROBES: Final = 20
 REPORT: Final = "report.html"
 
 
@@ -34,9 +37,11 @@ def write_run_report(
     """
     registry = read_registry(run.workspace)
     examples: list[Example] = []
+    believed: dict[str, Any] = {}
     if version:
         record = require(registry, version)
-        examples = _examples(open_version(run.workspace.store.path("version", record.key), version))
+        served = open_version(run.workspace.store.path("version", record.key), version)
+        examples, believed = _examples(served), _fidelity(served, run.config.seed)
     ranked = {name: found["test"]["ranking"] for name, found in baselines.items() if "ranking" in found.get("test", {})}
     evaluated, seed = parts["evaluate"], run.config.seed
     headline = headline_metric(figures.get("test", {}).get("ranking", {}))
@@ -53,7 +58,7 @@ def write_run_report(
         baseline_settings={name: found["setting"] for name, found in baselines.items() if "setting" in found},
         left_out=_left_out(parts, baselines) | read_details(evaluated).get("left_out", {}),
         details=read_details(evaluated),
-        data_card=_data_card(parts),
+        data_card=_data_card(parts) | ({"Explanations": believed} if believed else {}),
         warnings=[*parts["split"].facts.get("split", {}).get("warnings", []), *_importance(parts)[1]],
         training=history,
         relations=parts["train"].facts.get("relations", {}),
@@ -66,6 +71,19 @@ def write_run_report(
     folder.mkdir(parents=True, exist_ok=True)
     write_report(folder / REPORT, data)
     return folder / REPORT
+
+
+def _fidelity(version: Version, seed: int) -> dict[str, Any]:
+    """Return how far reasons can be believed, in words: the score without the history item that a reason names."""
+    generator = numpy_generator(seed, "fidelity")
+    asked = probes(version, version.users.entries.head(_PROBES).to_list(), most_paths=0)
+    facts = history_fidelity(version, asked, generator).facts(generator)
+    words = {
+        "fall_without_the_named": "fall of the score without the history item that a reason names",
+        "fall_without_a_random_one": "without a random one",
+        "named_falls_further": "share where the named one tells more",
+    }  # fmt: skip
+    return {words.get(name, name): value for name, value in facts.items()} if facts["probes"] else {}
 
 
 def _examples(version: Version) -> list[Example]:

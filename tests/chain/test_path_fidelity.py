@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,11 @@ def test_the_planted_genre_carries_more_than_the_maker(world):
     found = path_fidelity(rescorer, asked[:15], np.random.default_rng(3))
     assert len(found.named_P) >= 5
     assert found.named_P.mean() > found.random_P.mean()
+
+
+def test_the_report_says_how_far_reasons_can_be_believed(tiny):
+    card = json.loads(tiny.released.report.with_suffix(".json").read_text())["data_card"]["Explanations"]
+    assert card["probes"] == 20
+    named, other = list(card.values())[1:3]
+    assert named > other
+    assert "Explanations" in tiny.released.report.read_text()
