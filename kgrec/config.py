@@ -22,6 +22,8 @@ from kgrec.evaluation.ranking import EvaluationConfig
 from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
+from kgrec.notify import NotifyConfig
+from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
 from kgrec.serving.policy import read_policy
@@ -63,6 +65,8 @@ class RunConfig(BaseModel):
     baselines: BaselinesConfig = BaselinesConfig()
     index: IndexConfig = IndexConfig()
     gate: GateConfig = GateConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 @dataclass(frozen=True)

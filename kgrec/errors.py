@@ -55,6 +55,10 @@ class InputError(KgrecError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class UnreachableError(InputError):
+    """A source did not answer; it may do so later, so a scheduled run tries again."""
+
+
 class GateRefusedError(KgrecError):
     """A gate refused a version. `reasons` says why, one sentence each."""
 

@@ -7,7 +7,9 @@ import sys
 
 import click
 
-from pipelines import commands_evaluation, commands_graph, commands_links, commands_service
+from pipelines import (
+    commands_evaluation, commands_graph, commands_links, commands_operations, commands_service
+)  # fmt: skip
 from pipelines.options import common, overrides_option
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -161,6 +163,7 @@ def doctor(workspace: str, as_json: bool) -> int:
 
 
 for _command in (
-    commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare
+    commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare,
+    commands_operations.deploy,
 ):  # fmt: skip
     main.add_command(_command)

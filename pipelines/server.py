@@ -26,9 +26,13 @@ _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 class TemporaryServer:
-    """A context: the server starts on entering and stops on leaving; `wait` returns when it answers."""
+    """A context: the server starts on entering and stops on leaving; `wait` returns when it answers.
 
-    def __init__(self, home: Path) -> None:
+    services: with what makes runs of schedules; a command that only records its own run has no use for it.
+    """
+
+    def __init__(self, home: Path, *, services: bool = False) -> None:
+        self._services = services
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = home / ".ready"
         self._database = home / "prefect.db"
@@ -39,7 +43,7 @@ class TemporaryServer:
             os.environ[API_URL] = f"http://127.0.0.1:{port}/api"
             if not self._ready.exists():
                 self._forget_half_made()
-            self._process = _start(port)
+            self._process = _start(port, services=self._services)
         return self
 
     def __exit__(
@@ -80,8 +84,9 @@ class TemporaryServer:
             path.unlink()
 
 
-def _start(port: int) -> subprocess.Popen[bytes]:
-    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+def _start(port: int, *, services: bool) -> subprocess.Popen[bytes]:
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_FINAL": "1"}
+    own |= {} if services else {"PREFECT__SERVER_EPHEMERAL": "1"}
     environment = {name: value for name, value in os.environ.items() if name != API_URL}
     return subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",

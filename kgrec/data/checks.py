@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kgrec.columns import LINE, QUARANTINE_SCHEMA, REASON, SOURCE
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
-from kgrec.errors import InputError, Problem
+from kgrec.errors import InputError, Problem, UnreachableError
 
 ROW_OF_INPUT: Final = "__row__"
 ROW_GROUP: Final = 262_144
@@ -60,6 +60,7 @@ class Findings:
     scratch: Path
     quarantine: Path
     problems: list[Problem] = field(default_factory=list)
+    unreachable: bool = False
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     parts: list[Path] = field(default_factory=list)
     _asides: int = 0
@@ -75,6 +76,7 @@ class Findings:
         try:
             yield
         except InputError as error:
+            self.unreachable |= isinstance(error, UnreachableError)
             self.problems += [problem for problem in error.problems if problem not in self.problems]
 
     def write_quarantine(self, path: Path) -> None:
@@ -88,7 +90,7 @@ class Findings:
         """Raise InputError with all problems, after writing the quarantine file; do nothing when there are none."""
         if self.problems:
             self.write_quarantine(self.quarantine)
-            raise InputError(self.problems)
+            raise UnreachableError(self.problems) if self.unreachable else InputError(self.problems)
 
     def quarantined(self) -> dict[str, int]:
         """Return how many rows were left out, by reason, over all inputs."""

@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kgrec.artifacts import fingerprint, hash_file, write_atomically
-from kgrec.errors import InputError, Problem
+from kgrec.errors import InputError, Problem, UnreachableError
 
 _BATCH_ROWS: Final = 50_000
 _FACTS: Final = "snapshot.json"
@@ -106,7 +106,8 @@ def _copy(engine: sqlalchemy.Engine, query: str, folder: Path, name: str, addres
         connection = engine.connect()
     except SQLAlchemyError as error:
         remedy = "check host, port, database, user and password, and that the server runs"
-        raise InputError(Problem(name, "cannot connect to the database", remedy, 1, _said(error, address))) from None
+        problem = Problem(name, "cannot connect to the database", remedy, 1, _said(error, address))
+        raise UnreachableError(problem) from None
     with connection:
         try:
             asking = connection.execution_options(

@@ -1,0 +1,27 @@
+"""Commands of a recommender that runs by itself: `deploy`, `monitor`."""
+
+from __future__ import annotations
+
+import click
+
+from pipelines.options import common, overrides_option
+
+
+@click.command()
+@click.argument("config")
+@click.option("--cron", required=True, metavar="CRON", help='When to run, five fields: "0 3 * * *" is daily at three.')
+@click.option("--timezone", default="UTC", show_default=True, help="Time zone of --cron.")
+@click.option("--pool", default="kgrec", show_default=True, help="Work pool (type process); made when it is not there.")
+@click.option(
+    "--local", is_flag=True, help="Serve the schedule in this process, with a server of its own, until stopped."
+)
+@overrides_option
+@common
+def deploy(
+    config: str, cron: str, timezone: str, pool: str, local: bool, overrides: tuple[str, ...], workspace: str,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Retrain CONFIG by the clock: registers a Prefect deployment of `kgrec run CONFIG`."""
+    from pipelines.deploy import deploy_config
+
+    return deploy_config(config, overrides, workspace, cron, timezone, pool, local=local, as_json=as_json)

@@ -1,0 +1,83 @@
+"""The scheduled run: a flow that Prefect starts when its time has come, and nobody watches.
+
+A worker imports it by its name, so it takes plain values and reads the config itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from feature_store.catalog import VIEWS
+from kgrec.chain.context import Run
+from kgrec.config import LoadedConfig, load_config
+from kgrec.errors import KgrecError, WorkspaceBusyError
+from kgrec.notify import Happening, notify
+from kgrec.schedule import ScheduleConfig
+from kgrec.stages import RunResult
+from kgrec.workspace import Workspace
+from pipelines.train import run_flow
+
+FLOW = "kgrec-retrain"
+REFUSED = "Refused"
+
+
+@flow(name=FLOW, persist_result=False)
+def retrain(config: str, workspace: str, overrides: list[str]) -> State[Any]:
+    """Run the whole chain of a config; the state says what came of it: Completed, Refused by the gate, or Failed.
+
+    Failure and refusal are told to [notify]. What is unchanged is reused, so a run without news ends in seconds.
+    """
+    try:
+        loaded = load_config(config, overrides)
+    except KgrecError as fault:
+        return Failed(message=str(fault))  # without a config nobody is known who could be told
+    return retrain_loaded(loaded, Workspace(workspace))
+
+
+def retrain_loaded(loaded: LoadedConfig, place: Workspace) -> State[Any]:
+    """Run the chain as a flow within this one, tell who wants to know, and return the state that it ends in."""
+    config, name = loaded.config, loaded.config.name
+    try:
+        with hold_patiently(place, f"scheduled run of {Path(loaded.source).name}", config.schedule):
+            result: RunResult = run_flow(Run(loaded, place, VIEWS), schedule=config.schedule)
+    except KgrecError as fault:
+        notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {fault}", {})
+        return Failed(message=str(fault))
+    except Exception as fault:
+        what = f"{type(fault).__name__}: {fault}"
+        notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {what}", {})
+        raise
+    verdict, version = result.released.verdict, result.released.version
+    if verdict.passed:
+        return Completed(message=f"version {version}" + (" is promoted" if result.released.promoted else ""))
+    text = f"{name}: the gate refused version {version}: {'; '.join(verdict.failures)}"
+    notify(config.notify, Happening.REFUSAL, name, text, {"version": version, "reasons": list(verdict.reasons)})
+    return Completed(name=REFUSED, message=text)
+
+
+@contextmanager
+def hold_patiently(place: Workspace, purpose: str, schedule: ScheduleConfig) -> Iterator[None]:
+    """Hold the workspace; while somebody else does, try again as often as the schedule says."""
+    waits: Sequence[float] = schedule.waits
+    for attempt in range(len(waits) + 1):
+        held = place.hold(purpose)
+        try:
+            held.__enter__()
+        except WorkspaceBusyError:
+            if attempt == len(waits):
+                raise
+            time.sleep(waits[attempt])
+            continue
+        break
+    try:
+        yield
+    finally:
+        held.__exit__(None, None, None)

@@ -1,0 +1,286 @@
+"""The schedule against a real Prefect server and worker, processes of this test; and what a run does with trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from feature_store.catalog import VIEWS
+from kgrec.config import load_config
+from kgrec.errors import InputError, WorkspaceBusyError
+from kgrec.schedule import ScheduleConfig
+from kgrec.serving.versions import read_registry
+from kgrec.workspace import Workspace
+from tests import worlds
+from tests.calling import KGREC, as_json, call
+from tests.test_notify import listener
+
+PATIENCE_SECONDS = 150
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(*command: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program and end it with the block."""
+    with log.open("wb") as stream, subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+    ) as running:  # fmt: skip
+        try:
+            yield running
+        finally:
+            running.send_signal(signal.SIGTERM)
+            try:
+                running.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                running.kill()
+
+
+def wait_for(done: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.2)
+
+
+def ask(api: str, method: str, path: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"{api}{path}", data=data, headers={"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def answers(api: str) -> bool:
+    try:
+        return bool(ask(api, "GET", "/health"))
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_worker_runs_the_schedule_and_promotes(tmp_path: Path) -> None:
+    port, place = free_port(), tmp_path / "workspace"
+    api = f"http://127.0.0.1:{port}/api"
+    names = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "INFO",
+             "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_HEARTBEAT_SECONDS": "5"}  # fmt: skip
+    serve = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    with listener() as (url, told), process(*serve, log=tmp_path / "server.log", **names):
+        wait_for(lambda: answers(api), "the server")
+        overrides = ["--set", "gate.baselines=[]", "--set", f"notify.url={url}"]
+        command = [KGREC, "deploy", worlds.TINY, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin", "--workspace",
+                   place, "--json"]  # fmt: skip
+        made = subprocess.run([*command, *overrides], env={**os.environ, **names}, capture_output=True, check=True)
+        deployed = json.loads(made.stdout)
+        assert (deployed["deployment"], deployed["pool_made"]) == ("kgrec-retrain/tiny", True)
+        found = ask(api, "GET", "/deployments/name/kgrec-retrain/tiny")
+        assert found["global_concurrency_limit"]["limit"] == 1
+        assert found["schedules"][0]["schedule"] == {"cron": "0 3 * * *", "timezone": "Europe/Berlin", "day_or": True}
+        assert ask(api, "GET", "/work_pools/kgrec")["type"] == "process"
+
+        worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "kgrec"]
+        with process(*worker, log=tmp_path / "worker.log", **names):
+            good = start(api, found["id"], {})
+            assert ended(api, good)["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()
+            assert read_registry(Workspace(place)).promoted == "1"
+        assert told == []
+
+
+def start(api: str, deployment: str, parameters: dict[str, Any]) -> str:
+    """Make a run of a deployment, now, with some parameters of its own; return its id."""
+    made = ask(api, "POST", f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
+    return str(made["id"])
+
+
+def ended(api: str, run: str) -> Any:
+    """Return the state of a run once it is final."""
+    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    wait_for(lambda: ask(api, "GET", f"/flow_runs/{run}")["state"]["type"] in final, "the run")
+    return ask(api, "GET", f"/flow_runs/{run}")["state"]
+
+
+@pytest.mark.slow
+def test_local_serves_the_schedule_with_a_server_of_its_own(tmp_path: Path) -> None:
+    command = [str(KGREC), "deploy", str(worlds.TINY), "--cron", "0 3 * * *", "--local", "--json", "--workspace",
+               str(tmp_path / "workspace")]  # fmt: skip
+    log = tmp_path / "log"
+    with process(*command, log=log, PREFECT_HOME=str(tmp_path / "home")) as running:
+        wait_for(lambda: b"\n" in log.read_bytes() or running.poll() is not None, "the schedule")
+        told = json.loads(log.read_bytes().splitlines()[0])
+        assert told["local"]
+        found: list[Any] = []
+
+        def planned() -> bool:
+            found[:] = ask(told["api"], "POST", "/flow_runs/filter", {})
+            return bool(found)
+
+        wait_for(planned, "the planned runs")  # the server makes runs of the schedule
+        assert {run["state"]["type"] for run in found} == {"SCHEDULED"}
+    assert running.returncode == 0
+
+
+@contextmanager
+def named_server(api: str) -> Iterator[None]:
+    """Let Prefect's settings of this process name a server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield
+
+
+def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
+    arguments = ("deploy", worlds.TINY, "--cron", "0 3 * * *", "--workspace", tmp_path / "w", "--json")
+    result = call(*arguments)
+    assert result.exit_code == 2
+    (problem,) = as_json(result)["error"]["problems"]
+    assert "no Prefect server is named" in problem["what"]
+    assert "prefect server start" in problem["remedy"]
+    assert "--local" in problem["remedy"]
+    with named_server("http://127.0.0.1:9/api"):
+        result = call(*arguments)
+    assert result.exit_code == 2
+    assert "no Prefect server answers" in as_json(result)["error"]["problems"][0]["what"]
+
+
+def test_a_wrong_cron_and_zone_come_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    result = call(
+        "deploy", worlds.TINY, "--cron", "daily", "--timezone", "Mars/Olympus", "--workspace", tmp_path, "--json"
+    )
+    assert result.exit_code == 2
+    assert [problem["where"] for problem in as_json(result)["error"]["problems"]] == ["--timezone", "--cron"]
+
+
+def test_the_file_for_git_names_what_there_is() -> None:
+    raw = yaml.safe_load((worlds.ROOT / "prefect.yaml").read_text())
+    (deployment,) = raw["deployments"]
+    assert deployment["entrypoint"] == "pipelines.retrain.retrain"
+    assert load_config(worlds.ROOT / deployment["parameters"]["config"]).config.name == deployment["name"]
+    assert deployment["concurrency_limit"] == 1
+    assert deployment["work_pool"]["name"] == "kgrec"
+
+
+class Flaky:
+    """A stage that fails some times and then answers."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.faults, self.calls = list(faults), 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        return "answer"
+
+
+@pytest.fixture(scope="module")
+def flows() -> Iterator[Any]:
+    """`as_flow` over a server of this module."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    from pipelines.train import as_flow
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield as_flow
+
+
+@pytest.mark.slow
+def test_what_may_pass_is_tried_again_and_nothing_else(flows: Any) -> None:
+    schedule = ScheduleConfig(retries=2, retry_seconds=0.01)
+    passing = Flaky(ConnectionResetError("gone"), WorkspaceBusyError("held"))
+    assert flows("t", lambda call: call("stage", passing), schedule) == "answer"
+    assert passing.calls == 3
+    for fault in (FileNotFoundError("no"), ValueError("no"), InputError(worlds_problem())):
+        once = Flaky(fault)
+        with pytest.raises(type(fault), match="no"):
+            flows("t", lambda call, once=once: call("stage", once), schedule)
+        assert once.calls == 1
+    for_ever = Flaky(*(ConnectionResetError("still gone") for _ in range(9)))
+    with pytest.raises(ConnectionResetError, match="still gone"):
+        flows("t", lambda call: call("stage", for_ever), schedule)
+    assert for_ever.calls == 3
+    watched = Flaky(ConnectionResetError("gone"))
+    with pytest.raises(ConnectionResetError):
+        flows("t", lambda call: call("stage", watched))
+    assert watched.calls == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_too_long_is_stopped(flows: Any) -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        flows("t", lambda call: call("stage", lambda: time.sleep(20)), ScheduleConfig(timeout_minutes=0.5 / 60))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+def test_a_failure_is_told(flows: Any, tmp_path: Path) -> None:
+    from pipelines.retrain import retrain
+
+    with listener() as (url, told):
+        overrides = [f'notify.url="{url}"', 'interactions.path="gone.csv"']
+        state = retrain(str(worlds.TINY), str(tmp_path / "workspace"), overrides, return_state=True)
+    assert state.is_failed()
+    assert [body["event"] for body in told] == ["failure"]
+    assert "gone.csv" in str(told[0]["text"])
+
+
+@pytest.mark.slow
+def test_a_refusal_is_told_and_is_no_failure(flows: Any, tiny_copy: Path) -> None:
+    from pipelines.retrain import retrain
+
+    with listener() as (url, told):
+        overrides = [f'notify.url="{url}"', 'gate.metric="recall@7"']
+        state = retrain(str(worlds.TINY), str(tiny_copy), overrides, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Refused")
+    assert [(body["event"], body["version"]) for body in told] == [("refusal", "2")]
+    assert read_registry(Workspace(tiny_copy)).promoted == "1"
+
+
+def test_a_held_workspace_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.retrain import hold_patiently
+
+    place, waits = Workspace(tmp_path / "w"), list[float]()
+    other = Workspace(tmp_path / "w").hold("somebody")
+    other.__enter__()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.__exit__(None, None, None)
+
+    monkeypatch.setattr("pipelines.retrain.time.sleep", sleep)
+    with hold_patiently(place, "mine", ScheduleConfig(retries=3, retry_seconds=1)):
+        assert waits == [1.0, 2.0]
+    with Workspace(tmp_path / "w").hold("somebody"), pytest.raises(WorkspaceBusyError):
+        hold_patiently(place, "mine", ScheduleConfig(retries=0)).__enter__()
+
+
+def worlds_problem() -> Any:
+    from kgrec.errors import Problem
+
+    return Problem("x", "no", "y")
+
+
+def test_the_features_of_a_scheduled_run_are_those_of_the_command() -> None:
+    from pipelines import retrain
+
+    assert retrain.VIEWS is VIEWS
