@@ -18,6 +18,7 @@ from kgrec.data.side_tables import ItemsConfig, UsersConfig
 from kgrec.data.split import SplitConfig
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.evaluation.baseline_roles import BaselinesConfig
+from kgrec.evaluation.drift import MonitorConfig
 from kgrec.evaluation.ranking import EvaluationConfig
 from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
@@ -65,6 +66,7 @@ class RunConfig(BaseModel):
     baselines: BaselinesConfig = BaselinesConfig()
     index: IndexConfig = IndexConfig()
     gate: GateConfig = GateConfig()
+    monitor: MonitorConfig = MonitorConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
 

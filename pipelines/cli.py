@@ -164,6 +164,6 @@ def doctor(workspace: str, as_json: bool) -> int:
 
 for _command in (
     commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare,
-    commands_operations.deploy,
+    commands_operations.deploy, commands_operations.monitor,
 ):  # fmt: skip
     main.add_command(_command)

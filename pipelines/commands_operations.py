@@ -25,3 +25,22 @@ def deploy(
     from pipelines.deploy import deploy_config
 
     return deploy_config(config, overrides, workspace, cron, timezone, pool, local=local, as_json=as_json)
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--since", required=True, metavar="T", help="Start of the new data, as 2026-05-01 or an ISO instant (UTC)."
+)
+@click.option("--until", metavar="T", help="End of the new data, itself outside; default: all there is.")
+@click.option("--retrain", is_flag=True, help="Run the whole chain where an alert stands.")
+@overrides_option
+@common
+def monitor(
+    config: str, since: str, until: str | None, retrain: bool, overrides: tuple[str, ...], workspace: str,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Compare new data with what the promoted version was trained on: drift, labels, calibration, ranking, graph."""
+    from pipelines.monitor import monitor_config
+
+    return monitor_config(config, overrides, workspace, since, until, retrain=retrain, as_json=as_json)

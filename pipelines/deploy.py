@@ -65,11 +65,12 @@ def _register(wanted: Wanted, pool: str) -> dict[str, Any]:
 
     from pipelines.retrain import retrain
 
+    schedule = _schedule(wanted)
     api = get_current_settings().api.url
     if not api:
         raise InputError(Problem(API_URL, "no Prefect server is named", _NO_SERVER))
     deployment = RunnerDeployment.from_flow(
-        retrain, name=wanted.name, schedule=_schedule(wanted), parameters=wanted.parameters,
+        retrain, name=wanted.name, schedule=schedule, parameters=wanted.parameters,
         concurrency_limit=_AT_ONCE, job_variables={"env": _ENVIRONMENT}, work_pool_name=pool,
         entrypoint_type=EntrypointType.MODULE_PATH,
         description=f"Retrains {wanted.name}: ingest to promotion, what is unchanged reused.", tags=["kgrec"],
