@@ -8,8 +8,12 @@ import sys
 import click
 
 from pipelines import (
-    commands_evaluation, commands_graph, commands_links, commands_operations, commands_service
-)  # fmt: skip
+    commands_evaluation,
+    commands_graph,
+    commands_links,
+    commands_operations,
+    commands_service,
+)
 from pipelines.options import common, overrides_option
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
