@@ -57,12 +57,17 @@ def served_vectors(
     users_UW, items_IW = with_popularity(
         trained["user_vectors_UD"], trained["item_vectors_ID"], popularity_I, chosen.popularity
     )
-    served = {
-        "user_vectors_UD": users_UW,
-        "item_vectors_ID": items_IW,
-        "item_fold_ID": trained["item_fold_ID"],
-        "block_widths": torch.tensor([trained["item_vectors_ID"].shape[1]]),
-    } | Neighbours(matrices, chosen, network.shape.num_items).tensors()
+    own = {name: trained[name] for name in ("user_own_UD",) if name in trained}
+    served = (
+        own
+        | {
+            "user_vectors_UD": users_UW,
+            "item_vectors_ID": items_IW,
+            "item_fold_ID": trained["item_fold_ID"],
+            "block_widths": torch.tensor([trained["item_vectors_ID"].shape[1]]),
+        }
+        | Neighbours(matrices, chosen, network.shape.num_items).tensors()
+    )
     told = {"weights": asdict(chosen), "sources": sources, "users": len(pool.relevant_B)}
     told |= {f"validation_ndcg@{k}": pool.ndcg(chosen, k)}
     told |= {f"validation_ndcg@{k}_trained_alone": pool.ndcg(BlockWeights(), k)}

@@ -11,7 +11,6 @@ from typing import Any
 import polars as pl
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
@@ -24,7 +23,7 @@ from kgrec.evaluation.link_prediction import link_ranks, summarise_ranks
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
-from kgrec.model.network import Encoded, Network
+from kgrec.model.network import Encoded, Network, placed_users
 from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.training.exposures import Exposures
 
@@ -34,7 +33,8 @@ Vectors = Mapping[str, Tensor]
 def exported_vectors(network: Network) -> dict[str, Tensor]:
     """Return the vectors of a network by the names under which they are kept."""
     exported = network.export()
-    return {
+    own = {} if exported.user_own_UD is None else {"user_own_UD": exported.user_own_UD.contiguous()}
+    return own | {
         "user_vectors_UD": exported.user_vectors_UD.contiguous(),
         "item_vectors_ID": exported.item_vectors_ID.contiguous(),
         "item_fold_ID": exported.item_fold_ID.contiguous(),
@@ -93,18 +93,17 @@ class Judge:
         return with_fallback(score, known, popularity_I)
 
     def user_vectors(self, vectors: Vectors, history: Pairs) -> Tensor:
-        """Return one vector per user: from the table where training saw the user, else folded in from the history."""
-        users_UD = torch.zeros_like(vectors["user_vectors_UD"])
-        users_UD[self._trained_U] = vectors["user_vectors_UD"][self._trained_U]
-        newcomers = (~self._trained_U & (history.counts() > 0)).nonzero()[:, 0]
-        if len(newcomers):
-            had = history.take(newcomers)
-            folded = torch.zeros(len(newcomers), vectors["item_fold_ID"].shape[1])
-            folded.index_add_(0, had.rows(), vectors["item_fold_ID"][had.indices])
-            folded = functional.normalize(folded, dim=1)
-            if "block_widths" in vectors:  # the constant that popularity is multiplied by
-                folded = torch.cat([folded, torch.ones(len(newcomers), 1)], dim=1)
-            users_UD[newcomers] = folded
+        """Return one vector per user: the trained one, moved by the history since; of others the history alone."""
+        fold_ID = vectors["item_fold_ID"]
+        sums_UD = torch.zeros(history.num_rows, fold_ID.shape[1])
+        sums_UD.index_add_(0, history.rows(), fold_ID[history.indices])
+        own_UD = vectors.get("user_own_UD", torch.zeros_like(sums_UD)) * self._trained_U[:, None]
+        users_UD = placed_users(own_UD, sums_UD, history.counts())
+        if "user_own_UD" not in vectors:
+            users_UD[self._trained_U] = vectors["user_vectors_UD"][self._trained_U, : fold_ID.shape[1]]
+        if "block_widths" in vectors:  # the constant that popularity is multiplied by
+            known_U1 = (users_UD.abs().sum(dim=1, keepdim=True) > 0).to(users_UD.dtype)
+            users_UD = torch.cat([users_UD, known_U1], dim=1)
         return users_UD
 
     def evaluate(self, network: Network, vectors: Vectors, part: str) -> dict[str, Any]:

@@ -65,12 +65,15 @@ class Encoded:
 class ExportedVectors:
     """All vectors that serving needs; the inner product of a user and an item is the trained cosine.
 
-    user_vectors_UD and item_vectors_ID have length 1. item_fold_ID makes vectors of newcomers (`fold_in`).
+    user_vectors_UD and item_vectors_ID have length 1. item_fold_ID makes vectors of newcomers (`fold_in`),
+    and with user_own_UD, each user's own part, those of users whose history has grown (`placed_users`); None where
+    nothing is propagated, since a history moves nobody then.
     entity_vectors_ED, length 1: the encoded rows, items first; an entity that hangs on a single neighbour (left out of
     propagation) and an entity without edges has its own table row.
     """
 
     user_vectors_UD: Tensor
+    user_own_UD: Tensor | None
     item_vectors_ID: Tensor
     item_fold_ID: Tensor
     entity_vectors_ED: Tensor
@@ -192,7 +195,11 @@ class Network(nn.Module):
         entities_ED[: self.shape.num_items] = final_KD[first:last]
         entities_ED[self.adjacency.kept_P] = final_KD[last:]
         fold_ID = fold_vectors(nodes_KD, self.adjacency, self.config.layers)
-        return ExportedVectors(final_KD[:first].clone(), final_KD[first:last].clone(), fold_ID.clone(), entities_ED)
+        spread = self.config.layers > 0 and self.adjacency.matrix_KK is not None
+        own_UD = nodes_KD[:first] / (self.config.layers + 1) if spread else None
+        return ExportedVectors(
+            final_KD[:first].clone(), own_UD, final_KD[first:last].clone(), fold_ID.clone(), entities_ED
+        )
 
 
 def run_towers(
@@ -215,6 +222,15 @@ def rows_or_zero(table_ND: Tensor, row_B: Tensor) -> Tensor:
     if len(table_ND) == 0:
         return torch.zeros(len(row_B), table_ND.shape[1], dtype=table_ND.dtype, device=table_ND.device)
     return table_ND.index_select(0, row_B.clamp(min=0)) * (row_B >= 0).unsqueeze(1)
+
+
+def placed_users(own_BD: Tensor, fold_sum_BD: Tensor, items_B: Tensor) -> Tensor:
+    """Return users' vectors of length 1, (B, D), from their own parts and the sums of fold_i over their items_B items.
+
+    With the histories of train these are the encoder's vectors; a longer history moves them as one more edge of
+    propagation would, the items' vectors standing still. Zeros where nothing is known.
+    """
+    return functional.normalize(own_BD + fold_sum_BD / items_B.clamp(min=1).to(own_BD.dtype).sqrt()[:, None], dim=1)
 
 
 def fold_in(item_fold_ID: Tensor, item_H: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from kgrec.serving.explain import Explainer, ServedScore
 from kgrec.serving.explained import explained
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
 from kgrec.serving.neighbours import Neighbours, add_sparse
+from kgrec.serving.placing import Placing
 from kgrec.serving.score import TowerScorer
 from kgrec.serving.search import best_items
 from kgrec.serving.standing import Asked, Standing
@@ -53,10 +54,9 @@ class Version:
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
-        self._widths: list[int] | None = vectors["block_widths"].tolist() if "block_widths" in vectors else None
         self.neighbours = Neighbours.read(vectors)
-        self._trained = slice(0, self._widths[0] if self._widths else self._item_fold_ID.shape[1])
-        self._trained_U = load_file(artifact.file(package.TRAINED_USERS))["trained_U"].astype(bool)
+        self._trained = slice(0, self._item_fold_ID.shape[1])
+        self._placing = Placing(vectors, load_file(artifact.file(package.TRAINED_USERS))["trained_U"])
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
         self.titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
         by_popularity = catalogue.sort([package.POPULARITY, c.ITEM_ROW], descending=[True, False])
@@ -156,10 +156,8 @@ class Version:
         vectors_BW = np.zeros((len(users), self._index.dimensions), dtype=np.float32)
         had = [np.asarray(histories.get(user, ()), dtype=np.int64) for user in users]
         for place, row in enumerate(self.users.rows(users)):
-            if row is not None and self._trained_U[row]:
-                vectors_BW[place] = self.user_vectors_UD[row]
-            elif len(had[place]):
-                vectors_BW[place] = self._folded(had[place])
+            if (vector_W := self._placing.vector(row, had[place])) is not None:
+                vectors_BW[place] = vector_W
         rows_N = np.repeat(np.arange(len(users)), [len(items_H) for items_H in had])
         pairs = Pairs.of(rows_N, np.concatenate([*had, np.empty(0, np.int64)]), len(users), len(self.items))
         scores_BI = torch.from_numpy(vectors_BW @ self.item_vectors_ID.T)
@@ -167,7 +165,7 @@ class Version:
 
     @cached_property
     def _towers(self) -> TowerScorer:
-        users_UD = torch.from_numpy((self.user_vectors_UD * self._trained_U[:, None])[:, self._trained])
+        users_UD = torch.from_numpy((self.user_vectors_UD * self._placing.trained_U[:, None])[:, self._trained])
         items_ID = torch.from_numpy(self.item_vectors_ID[:, self._trained])
         return TowerScorer(self.artifact, self.users, self.items, users_UD, items_ID)
 
@@ -210,11 +208,10 @@ class Version:
         history_H = self._history_of(row)
         window = slice(self._history_offsets[row], self._history_offsets[row + 1])
         seen = history_H[self._history_seen[window]]
-        if self._trained_U[row]:
-            return Asked(Standing.TRAINED, self.user_vectors_UD[row], history_H, seen)
-        if len(history_H) and np.any(vector_D := self._folded(history_H)):
-            return Asked(Standing.HISTORY, vector_D, history_H, seen)
-        return Asked(Standing.POPULARITY, None, history_H, seen)
+        if (vector_W := self._placing.vector(row, history_H)) is None:
+            return Asked(Standing.POPULARITY, None, history_H, seen)
+        standing = Standing.TRAINED if self._placing.trained_U[row] else Standing.HISTORY
+        return Asked(standing, vector_W, history_H, seen)
 
     def ask_history(self, history_H: Rows) -> Asked:
         """Return a stranger as their history (item rows, oldest first) places them; what they had is not shown.
@@ -223,20 +220,11 @@ class Version:
         """
         nothing = np.empty(0, dtype=np.int64)
         seen = nothing if self.artifact.config.get("exclude_seen") == ExcludeSeen.NONE else np.unique(history_H)
-        if len(history_H) and np.any(vector_D := self._folded(history_H)):
-            return Asked(Standing.HISTORY, vector_D, history_H, seen)
-        return Asked(Standing.POPULARITY, None, history_H, seen)
+        vector_W = self._placing.vector(None, history_H)
+        return Asked(Standing.HISTORY if vector_W is not None else Standing.POPULARITY, vector_W, history_H, seen)
 
     def _history_of(self, row: int) -> Rows:
         return self._history_items[self._history_offsets[row] : self._history_offsets[row + 1]]
-
-    def _folded(self, history_H: Rows) -> Floats:
-        """Return the vector of a newcomer: the folded history, and the constant 1; zeros for no history."""
-        total_D = self._item_fold_ID[history_H].sum(axis=0)
-        if not np.any(total_D):
-            return np.zeros(self._index.dimensions, dtype=np.float32)
-        vector_D = np.asarray(total_D / np.linalg.norm(total_D), dtype=np.float32)
-        return vector_D if self._widths is None else np.append(vector_D, np.float32(1.0))
 
     def top(
         self, asked: Asked, k: int, leave_out: Rows | None = None, only_I: npt.NDArray[np.bool_] | None = None

@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from kgrec.artifacts import load_artifact
+from kgrec.chain.questions import Judge
+from kgrec.config import TaskName
+from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.serving.placing import Placing
 from kgrec.stages import RunResult
 
 
@@ -27,3 +33,24 @@ def test_the_history_shows_what_was_trained_alone_before_parts_were_added(tiny: 
     history = json.loads((folder / "history.json").read_text())
     best = max(epoch["validation/ndcg@5"] for epoch in history if "validation/ndcg@5" in epoch)
     assert facts_of(tiny)["validation_ndcg@5_trained_alone"] <= best + 1e-6
+
+
+def test_users_stand_where_training_put_them_until_their_history_grows(tiny: RunResult) -> None:
+    (folder,) = (tiny.workspace / "artifacts" / "train").iterdir()
+    vectors = load_file(folder / "vectors.safetensors")
+    (log,) = (tiny.workspace / "artifacts" / "split").iterdir()
+    judge = Judge(EvaluationConfig(k=(5,)), load_artifact(log, "split"), None, None, (TaskName.CLICK,))
+    trained_U = judge.question("validation").history.counts() > 0
+    then = judge.user_vectors(vectors, judge.question("validation").history)
+    torch.testing.assert_close(then[trained_U], vectors["user_vectors_UD"][trained_U], atol=1e-5, rtol=0)
+    history = judge.question("test").history
+    now = judge.user_vectors(vectors, history)
+    grown_U = trained_U & (history.counts() > judge.question("validation").history.counts())
+    assert grown_U.any()
+    assert bool(((now - then).abs().amax(dim=1) > 1e-4)[grown_U].all())
+    same_U = trained_U & ~grown_U
+    assert torch.equal(now[same_U], then[same_U])
+    user = int(grown_U.nonzero()[0])
+    placed = Placing({name: tensor.numpy() for name, tensor in vectors.items()}, trained_U.numpy())
+    served = placed.vector(user, history.take(torch.tensor([user])).indices.numpy())
+    torch.testing.assert_close(torch.from_numpy(served), now[user], atol=1e-6, rtol=0)

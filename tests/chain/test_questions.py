@@ -28,7 +28,7 @@ class Net:
         self.asked = None
 
     def export(self):
-        return SimpleNamespace(**VECTORS)
+        return SimpleNamespace(user_own_UD=None, **VECTORS)
 
     def item_rows(self):
         return None
