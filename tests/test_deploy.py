@@ -21,8 +21,10 @@ import yaml
 
 from feature_store.catalog import VIEWS
 from kgrec.config import load_config
-from kgrec.errors import InputError, WorkspaceBusyError
-from kgrec.schedule import ScheduleConfig
+from kgrec.data.ingest import input_digests
+from kgrec.data.interactions import InteractionsConfig
+from kgrec.errors import InputError, UnreachableError, WorkspaceBusyError
+from kgrec.schedule import ScheduleConfig, may_pass
 from kgrec.serving.versions import read_registry
 from kgrec.workspace import Workspace
 from tests import worlds
@@ -275,6 +277,17 @@ def test_a_held_workspace_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
         assert waits == [1.0, 2.0]
     with Workspace(tmp_path / "w").hold("somebody"), pytest.raises(WorkspaceBusyError):
         hold_patiently(place, "mine", ScheduleConfig(retries=0)).__enter__()
+
+
+def test_a_database_that_does_not_answer_may_answer_later(tmp_path: Path) -> None:
+    source = InteractionsConfig(url=f"postgresql+psycopg://reader:x@127.0.0.1:{free_port()}/shop", query="select 1")
+    with pytest.raises(UnreachableError) as fault:
+        input_digests(source, None, None, None, base=tmp_path, scratch=tmp_path / "scratch")
+    assert may_pass(fault.value)
+    missing = InteractionsConfig(path="gone.csv")
+    with pytest.raises(InputError) as other:
+        input_digests(missing, None, None, None, base=tmp_path, scratch=tmp_path / "scratch")
+    assert not may_pass(other.value)
 
 
 def worlds_problem() -> Any:
