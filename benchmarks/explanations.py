@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--paths", type=int, default=100, help="probes of the graph: each propagates twice")
+    parser.add_argument("--together", type=int, default=1, help="probes of the graph whose edges go at once")
     parser.add_argument("--links", action="store_true", help="also propose links, and store them")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
     rescorer = GraphRescorer(
         parts["split"], model.graph, model.trained, *kernel_setting(model.trained, parts["baselines"])
     )
-    line["paths"] = path_fidelity(rescorer, asked[: arguments.paths], draw).facts(draw)
+    line["paths"] = path_fidelity(rescorer, asked[: arguments.paths], draw, arguments.together).facts(draw)
     if arguments.links:
         line["links"] = propose_links(place, 1000).facts
     print(json.dumps(line | {"seconds": round(time.perf_counter() - started, 1)}))

@@ -96,25 +96,29 @@ class GraphRescorer:
         return np.array(found)
 
 
-def path_fidelity(rescorer: GraphRescorer, probes: Iterable[Probe], generator: np.random.Generator) -> Fidelity:
+def path_fidelity(
+    rescorer: GraphRescorer, probes: Iterable[Probe], generator: np.random.Generator, together: int = 1
+) -> Fidelity:
     """Take the first edge of the best path of each probe out of the graph, and another edge of the item at random.
 
-    Probes without a path of two edges or more, and items with no other edge, are left out.
+    together: probes whose edges go at once, so that large graphs propagate less often; the same for both kinds.
+    Probes without a path over a node, items with no other edge, and an item that came before are left out.
     """
-    chosen = [(probe, path) for probe in probes if (path := _best(probe, rescorer)) is not None]
-    asked = [(torch.as_tensor(probe.asked.history_H), probe.found.item_row) for probe, _ in chosen]
-    before = rescorer.scores([], asked)
-    named, other = [], []
-    for place, (probe, path) in enumerate(chosen):
-        item = probe.found.item_row
-        others = [node for node in rescorer.around(item) if node != path.via[0]]
-        if not others:
-            continue
-        gone = (path.via[0], int(generator.choice(others)))
-        falls = [before[place] - rescorer.scores([(item, node)], asked[place : place + 1])[0] for node in gone]
-        named.append(falls[0])
-        other.append(falls[1])
-    return Fidelity(np.array(named, dtype=np.float64), np.array(other, dtype=np.float64))
+    chosen: dict[int, tuple[Probe, int, int]] = {}
+    for probe in probes:
+        item, path = probe.found.item_row, _best(probe, rescorer)
+        others = [node for node in rescorer.around(item) if path is not None and node != path.via[0]]
+        if path is not None and others and item not in chosen:
+            chosen[item] = (probe, path.via[0], int(generator.choice(others)))
+    asked = [(torch.as_tensor(probe.asked.history_H), item) for item, (probe, _, _) in chosen.items()]
+    before_P = rescorer.scores([], asked)
+    falls: list[list[FloatArray]] = [[], []]
+    for start in range(0, len(asked), together):
+        part = slice(start, start + together)
+        for which in (0, 1):
+            gone = [(item, ends[which]) for item, (_, *ends) in list(chosen.items())[part]]
+            falls[which].append(before_P[part] - rescorer.scores(gone, asked[part]))
+    return Fidelity(*(np.concatenate([*parts, np.empty(0)]) for parts in falls))
 
 
 def _best(probe: Probe, rescorer: GraphRescorer) -> Path | None:

@@ -58,6 +58,9 @@ def test_the_planted_genre_carries_more_than_the_maker(world):
     found = path_fidelity(rescorer, asked[:15], np.random.default_rng(3))
     assert len(found.named_P) >= 5
     assert found.named_P.mean() > found.random_P.mean()
+    at_once = path_fidelity(rescorer, asked[:15], np.random.default_rng(3), together=4)
+    assert len(at_once.named_P) == len(found.named_P)
+    assert at_once.named_P.mean() > at_once.random_P.mean()
 
 
 def test_the_report_says_how_far_reasons_can_be_believed(tiny):
