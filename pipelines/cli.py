@@ -53,17 +53,22 @@ _chain_command("index", "index", "Build the nearest-neighbour index (and what it
 @main.command()
 @click.argument("config", required=False)
 @click.option("--recommendations", metavar="FILE", help="A system's table: user, item, score or rank.")
+@click.option("--model", metavar="VERSION", help='A stored version ("promoted" is the one that is served).')
 @click.option("--truth", metavar="FILE", help="Relevant items: user, item.")
 @click.option("--k", "lengths", default="10,20", show_default=True, help="List lengths, comma-separated.")
 @overrides_option
 @common
 def evaluate(
-    config: str | None, recommendations: str | None, truth: str | None, lengths: str, overrides: tuple[str, ...],
-    workspace: str, as_json: bool,
+    config: str | None, recommendations: str | None, model: str | None, truth: str | None, lengths: str,
+    overrides: tuple[str, ...], workspace: str, as_json: bool,
 ) -> int:  # fmt: skip
-    """Judge the model of CONFIG, or any system's table with --recommendations and --truth."""
-    from pipelines.evaluate import evaluate_files
+    """Judge the model of CONFIG; or a table of --recommendations, or the lists of a stored --model, by --truth."""
+    from pipelines.evaluate import evaluate_files, evaluate_version
 
+    if model is not None:
+        if config is not None or recommendations is not None:
+            raise click.UsageError("--model goes with --truth alone, without CONFIG and --recommendations")
+        return evaluate_version(workspace, model, truth, lengths, as_json=as_json)
     if recommendations is not None or truth is not None:
         return evaluate_files(recommendations, truth, lengths, as_json=as_json)
     if config is None:

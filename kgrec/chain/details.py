@@ -101,11 +101,11 @@ def _beyond(
     background = as_background(
         question.history, question.users_B, question.candidates_I, matrices, looked.lists.get("popularity")
     )
+    length = looked.run.config.evaluation.k[0]
     return {
         system: {
             name: value
-            for k in looked.run.config.evaluation.k
-            for name, value in beyond_accuracy(top_BK, question.truth, k, background).items()
+            for name, value in beyond_accuracy(top_BK, question.truth, length, background).items()
             if not (system == "popularity" and name.startswith("serendipity"))
         }
         for system, top_BK in systems.items()

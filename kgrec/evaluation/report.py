@@ -13,7 +13,7 @@ import jinja2
 import vl_convert
 
 from kgrec.artifacts import write_atomically
-from kgrec.evaluation.report_details import detail_sections
+from kgrec.evaluation.report_details import by_length, detail_sections
 from kgrec.evaluation.report_words import EXPLANATIONS, chance_words, decimals, plain_name, plain_text
 
 Metrics = Mapping[str, float]
@@ -207,6 +207,7 @@ def _template() -> jinja2.Template:
     environment.filters["figure"] = decimals
     environment.filters["plain_name"] = plain_name
     environment.filters["percent"] = lambda share: f"{share:+.1%}"
+    environment.filters["by_length"] = by_length
     environment.filters["share"] = lambda share: f"{share:.1%}"
     return environment.get_template("report.html.jinja")
 

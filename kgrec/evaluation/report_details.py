@@ -64,6 +64,18 @@ def _by_system(figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return {"systems": systems, "rows": rows} if rows else {}
 
 
+def by_length(figures: Mapping[str, float]) -> dict[str, Any]:
+    """Return figures at k as rows of a table with a column per k, and the other figures apart.
+
+    >>> by_length({"recall@5": 0.1, "recall@9": 0.2, "num_users": 3})["rows"]
+    [('Recall', [0.1, 0.2])]
+    """
+    ks = sorted({int(name.partition("@")[2]) for name in figures if "@" in name})
+    families = list(dict.fromkeys(name.partition("@")[0] for name in figures if "@" in name))
+    rows = [(plain_name(family), [figures.get(f"{family}@{k}") for k in ks]) for family in families]
+    return {"ks": ks, "rows": rows, "others": {name: value for name, value in figures.items() if "@" not in name}}
+
+
 def gap_sentences(fairness: Mapping[str, Any]) -> list[str]:
     """Return a sentence per column of users: who is served best and worst, and whether that is more than luck.
 
