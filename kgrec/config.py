@@ -105,7 +105,20 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> LoadedConfig
     base = path.resolve().parent
     if config.gate.policy is not None:
         read_policy(base / config.gate.policy)  # what is wrong with it is told now, not after the training
+    if problems := _unknown_user_columns(config, str(path)):
+        raise InputError(problems)
     return LoadedConfig(config, base, str(path))
+
+
+def _unknown_user_columns(config: RunConfig, source: str) -> list[Problem]:
+    known = config.users.features if config.users is not None else ()
+    where = f"{source}: evaluation.details.user_columns"
+    told = f"users.features names: {', '.join(known) or 'nothing'}"
+    return [
+        Problem(where, f"{name!r} is not among the users' features",
+                f"write {guess!r}" if (guess := nearest(name, known)) else "add it to users.features", example=told)
+        for name in config.evaluation.details.user_columns if name not in known
+    ]  # fmt: skip
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -265,3 +265,13 @@ def test_a_policy_of_the_gate_is_read_with_the_config_and_its_faults_are_told_at
         load_config(path)
     (tmp_path / "rules.toml").write_text("[paired]\nsignificance = 0.01\n")
     assert load_config(path).config.gate.policy == "rules.toml"
+
+
+def test_a_column_to_split_figures_by_must_be_a_feature_of_the_users(tmp_path):
+    path = tmp_path / "shop.toml"
+    path.write_text(
+        '[interactions]\npath = "log.csv"\n[users]\npath = "users.csv"\nfeatures = ["gender"]\n'
+        '[evaluation.details]\nuser_columns = ["gendre"]\n'
+    )
+    with pytest.raises(InputError, match=r"'gendre' is not among(.|\n)*write 'gender'"):
+        load_config(path)
