@@ -35,8 +35,8 @@ def available() -> bool:
 class Ials:
     """Alternating least squares over confidences 1 + alpha (Hu, Koren and Volinsky, 2008), 15 rounds.
 
-    A list's user vector is solved for from its history, so a user of train and a stranger are treated alike. One
-    thread, so that two fits are equal bit for bit.
+    A list's user vector is solved for from its history, so a user of train and a stranger are treated alike. Every
+    vector is solved for alone, so the number of threads changes no bit; the matrix they share is made by one thread.
     """
 
     def __init__(self, known: Known, config: BaselinesConfig) -> None:
@@ -55,7 +55,7 @@ class Ials:
         factors = min(self._config.ials_factors, max(_FEWEST_FACTORS, min(self._train_UI.shape) // 2))
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
-                factors=factors, regularization=setting["regularisation"], alpha=setting["alpha"], num_threads=1,
+                factors=factors, regularization=setting["regularisation"], alpha=setting["alpha"], num_threads=0,
                 random_state=_SEED,
             )  # fmt: skip
             model.fit(self._train_UI, show_progress=False)

@@ -47,7 +47,7 @@ class BaselinesConfig(BaseModel):
         (1.0, 10.0), min_length=1, description="ials: confidences of an event to try, above that of none, each above 0."
     )
     filter_exponents: tuple[float, ...] = Field(
-        (0.2, 0.35, 0.5, 0.65),
+        (0.2, 0.35, 0.5, 0.65, 0.8, 1.0),
         min_length=1,
         description="linear_filter: exponents of the degrees to try, in [0, 1].",
     )

@@ -26,7 +26,7 @@ class ItemKnn:
     def __init__(self, known: Known, config: BaselinesConfig) -> None:
         self._config = config
         self._together_II = _co_occurrence(known.train_UI)
-        self._ranked: tuple[float, Any, Any] | None = None
+        self._nearest: tuple[float, Any, Any] | None = None
         self._users_I = _users_of_items(known.train_UI)
 
     def settings(self) -> list[Setting]:
@@ -36,23 +36,26 @@ class ItemKnn:
 
     def fit(self, setting: Setting) -> Scorer:
         """Return the scorer: an item's score is the sum of its similarities to the history."""
-        if self._ranked is None or self._ranked[0] != setting["shrinkage"]:
-            self._ranked = (setting["shrinkage"], *self._ranked_similarity(setting["shrinkage"]))
-        _, similarity_N, rank_N = self._ranked
+        if self._nearest is None or self._nearest[0] != setting["shrinkage"]:
+            self._nearest = (setting["shrinkage"], *self._ranked_neighbours(setting["shrinkage"]))
+        _, nearest_II, rank_N = self._nearest
         kept = rank_N < setting["neighbours"]
-        places = (self._together_II.row[kept], self._together_II.col[kept])
-        return ItemWeights(scipy.sparse.csr_array((similarity_N[kept], places), self._together_II.shape))
+        item_N, neighbour_N = _rows(nearest_II)[kept], nearest_II.indices[kept]
+        return ItemWeights(scipy.sparse.csr_array((nearest_II.data[kept], (neighbour_N, item_N)), nearest_II.shape))
 
-    def _ranked_similarity(self, shrinkage: float) -> tuple[Any, Any]:
-        """Return each pair's similarity and its rank among its column's, of equals the smaller row first."""
-        rows_N, columns_N = self._together_II.row, self._together_II.col
-        norms_N = np.sqrt(self._users_I[rows_N] * self._users_I[columns_N])
-        similarity_N = self._together_II.data / (norms_N + shrinkage)
-        order_N = np.lexsort((rows_N, -similarity_N, columns_N))
-        ordered_N = columns_N[order_N]
+    def _ranked_neighbours(self, shrinkage: float) -> tuple[Any, Any]:
+        """Return each item's nearest, as many as any setting takes, and their ranks: of equals the smaller row first.
+
+        Similarity is symmetric, so an item's row serves as its column.
+        """
+        norms_N = np.sqrt(self._users_I[_rows(self._together_II)] * self._users_I[self._together_II.indices])
+        similarity_II = self._together_II.copy()
+        similarity_II.data = self._together_II.data / (norms_N + shrinkage)
+        nearest_II = largest_of_each_row(similarity_II, max(self._config.neighbours))
+        order_N = np.lexsort((nearest_II.indices, -nearest_II.data, _rows(nearest_II)))
         rank_N = np.empty(len(order_N), dtype=np.int64)
-        rank_N[order_N] = np.arange(len(order_N)) - np.searchsorted(ordered_N, ordered_N)
-        return similarity_N, rank_N
+        rank_N[order_N] = np.arange(len(order_N)) - nearest_II.indptr[_rows(nearest_II)]
+        return nearest_II, rank_N
 
 
 class LinearFilter:
@@ -78,11 +81,9 @@ class LinearFilter:
             self._last = (setting["user"], _co_occurrence(self._train_UI, setting["user"]))
         together = self._last[1]
         left_I, right_I = self._users_I ** -setting["history_item"], self._users_I ** -setting["item"]
-        data_N = (together.data * left_I[together.row] * right_I[together.col]).astype(np.float32)
-        weights_II = scipy.sparse.csr_array((data_N, (together.row, together.col)), shape=together.shape)
-        if weights_II.nnz > _FILTER_WEIGHTS:
-            weights_II = largest_of_each_row(weights_II, _FILTER_WEIGHTS // weights_II.shape[0])
-        return ItemWeights(weights_II)
+        weights_II = together.copy()
+        weights_II.data = (together.data * left_I[_rows(together)] * right_I[together.indices]).astype(np.float32)
+        return ItemWeights(weights_II, most=_FILTER_WEIGHTS)
 
 
 class Ease:
@@ -121,10 +122,17 @@ def _users_of_items(train_UI: Pairs) -> Any:
     return np.bincount(train_UI.indices.numpy(), minlength=train_UI.num_columns).astype(np.float64)
 
 
+def _rows(matrix_II: Any) -> Any:
+    """Return the row of each stored weight."""
+    return np.repeat(np.arange(matrix_II.shape[0], dtype=np.int32), np.diff(matrix_II.indptr))
+
+
 def _co_occurrence(train_UI: Pairs, user_exponent: float = 0.0) -> Any:
-    """Return users in common of each pair of different items, each user weighing items ** -exponent, as COO."""
+    """Return users in common of each pair of different items, each user weighing items ** -exponent, float64 rows."""
     matrix_UI = yes_no_matrix(train_UI)
     weights_U = train_UI.counts().clamp_min(1).numpy().astype(np.float64) ** -user_exponent
-    together = (matrix_UI.T @ (scipy.sparse.diags_array(weights_U) @ matrix_UI)).tocoo()
-    other = together.row != together.col
-    return scipy.sparse.coo_array((together.data[other], (together.row[other], together.col[other])), together.shape)
+    together = scipy.sparse.csr_array(matrix_UI.T) @ (scipy.sparse.diags_array(weights_U) @ matrix_UI)
+    together = scipy.sparse.csr_array(together.T)  # equal, for it is symmetric, and with its columns in order
+    other_N = together.indices != _rows(together)
+    ends_I1 = np.concatenate([[0], np.cumsum(other_N)])[together.indptr].astype(together.indptr.dtype)
+    return scipy.sparse.csr_array((together.data[other_N], together.indices[other_N], ends_I1), shape=together.shape)

@@ -11,40 +11,54 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kgrec.evaluation.pairs import Pairs
 
-_DENSE_WEIGHTS: Final = 4_000  # items up to which a sparse matrix of weights is multiplied as a dense one: 64 MB
+_ALWAYS_DENSE: Final = 4_000  # items up to which weights are always held dense: 64 MB
+_PERHAPS_DENSE: Final = 16_000  # items up to which they are where one in 25 is there: 1 GB, and faster to sum
+_SPARSE: Final = 25
 
 
 class ItemWeights:
     """A scorer: an item's score is the sum of its weights in the rows of the history's items.
 
     matrix_II: float32, row = item of the history, column = item scored; a NumPy array or a scipy sparse array.
+    most: weights to keep at most where the matrix is too large to be held dense, the largest of each row.
     """
 
-    def __init__(self, matrix_II: Any) -> None:
+    def __init__(self, matrix_II: Any, most: int | None = None) -> None:
         matrix_II = matrix_II.astype(np.float32)
         if scipy.sparse.issparse(matrix_II):
-            dense = matrix_II.shape[0] <= _DENSE_WEIGHTS
-            matrix_II = matrix_II.toarray() if dense else scipy.sparse.csr_array(matrix_II)
+            items = matrix_II.shape[0]
+            if items <= _ALWAYS_DENSE or (items <= _PERHAPS_DENSE and matrix_II.nnz * _SPARSE >= items**2):
+                matrix_II = matrix_II.toarray()
+            elif most is not None and matrix_II.nnz > most:
+                matrix_II = largest_of_each_row(matrix_II, most // items)
         self.matrix_II = matrix_II
 
     def __call__(self, history_BI: Pairs) -> Tensor:
         """Return scores_BI, float32."""
-        scores_BI = yes_no_matrix(history_BI, np.float32) @ self.matrix_II
-        return torch.from_numpy(scores_BI.toarray() if scipy.sparse.issparse(scores_BI) else scores_BI)
+        if scipy.sparse.issparse(self.matrix_II):
+            scores_BI = yes_no_matrix(history_BI, np.float32) @ scipy.sparse.csr_array(self.matrix_II)
+            return torch.from_numpy(scores_BI.toarray())
+        weights_II = torch.from_numpy(self.matrix_II)
+        return functional.embedding_bag(history_BI.indices, weights_II, history_BI.indptr[:-1], mode="sum")
 
 
 def yes_no_matrix(pairs: Pairs, dtype: type[np.floating[Any]] = np.float64) -> Any:
     """Return the pairs as a scipy matrix of ones, compressed by rows."""
     data = np.ones(len(pairs.indices), dtype=dtype)
     shape = (pairs.num_rows, pairs.num_columns)
-    return scipy.sparse.csr_array((data, pairs.indices.numpy(), pairs.indptr.numpy()), shape=shape)
+    whole = np.int32 if max(*shape, len(data)) < np.iinfo(np.int32).max else np.int64
+    indices, indptr = pairs.indices.numpy().astype(whole), pairs.indptr.numpy().astype(whole)
+    return scipy.sparse.csr_array((data, indices, indptr), shape=shape)
 
 
 def largest_of_each_row(matrix_II: Any, keep: int) -> Any:
     """Return the matrix as a sparse one with the `keep` weights of largest magnitude of each row, columns ascending.
+
+    Of equals at the border the smaller columns stay.
 
     >>> largest_of_each_row(np.array([[1.0, -3.0, 2.0], [0.0, 0.0, 5.0]]), 2).toarray().tolist()
     [[0.0, -3.0, 2.0], [0.0, 0.0, 5.0]]
@@ -56,7 +70,10 @@ def largest_of_each_row(matrix_II: Any, keep: int) -> Any:
     kept_N = np.ones(len(matrix_II.data), dtype=bool)
     for row in np.flatnonzero(lengths > keep):
         window = slice(matrix_II.indptr[row], matrix_II.indptr[row + 1])
-        order = np.argsort(-np.abs(matrix_II.data[window]), kind="stable")
-        kept_N[window.start + order[keep:]] = False
+        size_M = np.abs(matrix_II.data[window])
+        border = np.partition(size_M, len(size_M) - keep)[len(size_M) - keep]
+        kept_N[window] = size_M > border
+        at_border = window.start + np.flatnonzero(size_M == border)
+        kept_N[at_border[: keep - int(kept_N[window].sum())]] = True
     indptr = np.concatenate([[0], np.minimum(lengths, keep).cumsum()])
     return scipy.sparse.csr_array((matrix_II.data[kept_N], matrix_II.indices[kept_N], indptr), shape=matrix_II.shape)
