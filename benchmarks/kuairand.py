@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from real_data import KUAIRAND
 
 from feature_store.catalog import VIEWS
-from kgrec.artifacts import load_artifact
+from kgrec.artifacts import Artifact, load_artifact
 from kgrec.chain.context import Run, no_progress
 from kgrec.chain.questions import Judge, exported_vectors
 from kgrec.chain.tensors import network_shape, training_data
@@ -36,8 +38,19 @@ from kgrec.workspace import Workspace
 TASKS = (TaskName.CLICK, TaskName.CONVERSION)
 
 
-def one_seed(config_path: Path, workspace: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
-    """Train the towers of one seed and return their figures."""
+@dataclass(frozen=True)
+class Towers:
+    """Trained towers of one seed, and what they are judged by."""
+
+    network: Network
+    judge: Judge
+    vectors: Mapping[str, Any]
+    features: Artifact
+    best_epoch: int
+
+
+def trained_towers(config_path: Path, workspace: Path, seed: int, overrides: list[str]) -> Towers:
+    """Train the towers of one seed on what the workspace's stages left; the epoch is chosen on validation."""
     config = load_config(config_path, [f"seed={seed}", *overrides]).config
     log, features, graph = (load_artifact(next((workspace / "artifacts" / kind).iterdir()))
                             for kind in ("split", "features", "graph"))  # fmt: skip
@@ -52,10 +65,17 @@ def one_seed(config_path: Path, workspace: Path, seed: int, overrides: list[str]
 
     tasks = [task for task in make_tasks(shape, data, config.losses) if task.name == "towers"]
     result = train(network, tasks, config.training, config.seed, objective)
+    return Towers(network, judge, vectors, features, result.best_epoch)
+
+
+def one_seed(config_path: Path, workspace: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Train the towers of one seed and return their figures."""
+    found = trained_towers(config_path, workspace, seed, overrides)
+    network, judge, vectors = found.network, found.judge, found.vectors
     figures = {part: judged(judge, network, vectors, part) for part in ("validation", "test")}
     fitted = calibrate(network, judge, vectors, CalibrationName.PLATT)
-    after = {name: found["ece"] for name, found in judged(judge, network, vectors, "test").items()}
-    return {"seed": seed, "best_epoch": result.best_epoch, **figures, "test_ece_calibrated": after,
+    after = {name: figure["ece"] for name, figure in judged(judge, network, vectors, "test").items()}
+    return {"seed": seed, "best_epoch": found.best_epoch, **figures, "test_ece_calibrated": after,
             "calibration": fitted}  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 >>> import kgrec
 >>> sorted(kgrec.__all__)
-['compare', 'evaluate', 'load', 'run']
+['compare', 'evaluate', 'load', 'read_features', 'run']
 
 `import kgrec` is quick: torch, faiss and mlflow load when a name is first used.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kgrec.chain.comparison import compare
     from kgrec.evaluation.tables import evaluate_tables as evaluate
+    from kgrec.features.of_runs import read_features
     from kgrec.serving.recommend import load
     from kgrec.stages import run
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["compare", "evaluate", "load", "run"]
+__all__ = ["compare", "evaluate", "load", "read_features", "run"]
 
 _HOMES = {
     "compare": ("kgrec.chain.comparison", "compare"),
     "evaluate": ("kgrec.evaluation.tables", "evaluate_tables"),
     "load": ("kgrec.serving.recommend", "load"),
+    "read_features": ("kgrec.features.of_runs", "read_features"),
     "run": ("kgrec.stages", "run"),
 }
 

@@ -45,6 +45,7 @@ class Workspace:
         self.quarantine = self.root / "quarantine"
         self.scratch = self.root / "scratch"
         self.checkpoints = self.root / "checkpoints"
+        self.feature_tables = self.root / "feature_tables"
 
     @contextmanager
     def hold(self, purpose: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ import click
 
 from pipelines import (
     commands_evaluation,
+    commands_features,
     commands_graph,
     commands_links,
     commands_operations,
@@ -43,7 +44,7 @@ def _chain_command(name: str, until: str, text: str) -> None:
 
 _chain_command("run", "promote", "Run the whole chain: ingest, features, graph, train, evaluate, index, promote.")
 _chain_command("ingest", "ingest", "Read and check the data.")
-_chain_command("features", "features", "Compute point-in-time features (and what they need).")
+main.add_command(commands_features.features)
 main.add_command(commands_graph.graph)
 main.add_command(commands_links.links)
 _chain_command("train", "train", "Train the model (and what it needs).")

@@ -15,11 +15,14 @@ from safetensors.numpy import save_file
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
+from kgrec.data.vocabulary import Vocabulary
 from kgrec.features.declarations import Declaration, split_declarations
 from kgrec.features.encoding import FeatureEncoder, FeaturesConfig
 from kgrec.features.over_graph import item_entities
 from kgrec.features.point_in_time import FeatureTables, build_features
+from kgrec.features.tables import FeatureTable
 from kgrec.features.view import EVENTS as EVENT_SOURCE
+from kgrec.serving.package import ITEMS, USERS
 
 LABELLED: Final = "labelled.parquet"
 EVENTS: Final = "events.parquet"
@@ -27,6 +30,7 @@ USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
 FEATURES: Final = "features.safetensors"
 ENCODER: Final = "encoder.json"
 LATEST: Final = "latest"
+TABLE: Final = "table"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,14 @@ class Material:
     def side(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the side features of users and of items."""
         return pl.read_parquet(self.log.file(USER_FEATURES)), pl.read_parquet(self.log.file(ITEM_FEATURES))
+
+    def identities(self) -> pl.DataFrame:
+        """Return the ids of each labelled row's user and item, when it was, its part and its labels."""
+        labelled = self.labelled()
+        told = [name for name in (c.TIME, c.PART, c.CLICK, c.CONVERSION) if name in labelled.columns]
+        users, items = (Vocabulary.load(self.log.file(name)) for name in (USERS, ITEMS))
+        ids = (users.ids(labelled[c.USER_ROW]).alias(c.USER), items.ids(labelled[c.ITEM_ROW]).alias(c.ITEM))
+        return labelled.select(*ids, *told)
 
     def entities(self) -> pl.DataFrame:
         """Return what each item is tied to in the graph."""
@@ -68,8 +80,12 @@ def write_encoded_features(
     views: Sequence[Declaration],
     context: Sequence[str],
     config: FeaturesConfig,
+    table: FeatureTable,
 ) -> dict[str, Any]:
-    """Write the encoded features of every labelled row, the encoder, and the latest values per key; return facts."""
+    """Write the encoded features of every labelled row, the encoder, and the latest values per key; return facts.
+
+    The rows as they were before encoding, with ids, become a version of `table`, whose name is among the facts.
+    """
     labelled = material.labelled()
     present = [name for name in context if name in labelled.columns]
     tables = material.tables(views, present)
@@ -79,6 +95,8 @@ def write_encoded_features(
     save_file({"numeric_NF": numeric_NF, "categorical_NC": categorical_NC}, out / FEATURES)
     write_atomically(out / ENCODER, canonical_json(encoder.to_dict() | {"context": present}).encode())
     tables.latest.save(out / LATEST)
+    identities = material.identities()
+    version = table.write(pl.concat([identities, tables.rows.drop(identities.columns, strict=False)], how="horizontal"))
     for name, side in zip((USER_FEATURES, ITEM_FEATURES), material.side(), strict=True):
         side.write_parquet(out / name)
     return {
@@ -88,4 +106,5 @@ def write_encoded_features(
         "categorical": list(encoder.categorical_names),
         "ignored": list(encoder.ignored),
         "left_out": dict(tables.left_out),
+        TABLE: version,
     }

@@ -25,6 +25,7 @@ from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
 from kgrec.evaluation.ranking import Target
 from kgrec.features.declarations import check_declarations
+from kgrec.features.of_runs import table_of
 from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.versions import read_registry
 
@@ -140,11 +141,12 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
     settings: dict[str, Any] = {"views": declared, "context": context, "links": material.links}
     settings["config"] = run.config.features.model_dump(mode="json")
     check_declarations(run.views, context)
+    table = table_of(run.workspace, run.config.name, run.config.features.backend)
     return run.stage(
         "features",
         {"split": log.digest, "ingest": ingested.digest},
         settings,
-        lambda out: write_encoded_features(out, material, run.views, context, run.config.features),
+        lambda out: write_encoded_features(out, material, run.views, context, run.config.features, table),
     )
 
 

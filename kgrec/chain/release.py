@@ -13,6 +13,7 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact, fingerprint, write_atomically
 from kgrec.chain.candidate import Made, gate_rules, judge_candidate
 from kgrec.chain.context import Meter, Run
+from kgrec.chain.encoded import TABLE
 from kgrec.chain.judge import BASELINE_FILE, METRICS
 from kgrec.chain.learn import HISTORY
 from kgrec.chain.reporting import write_run_report
@@ -61,7 +62,7 @@ def release(run: Run, made: Made) -> Released:
     _track(run, made, tracking, run_id, version, verdict, figures, report.parent)
     run.workspace.runs.mkdir(exist_ok=True)
     outcome = {"run_id": run_id, "version": version, "passed": verdict.passed, "reasons": verdict.reasons,
-               "report": str(report.relative_to(run.workspace.root))}  # fmt: skip
+               "report": str(report.relative_to(run.workspace.root)), "features": _table_read(run, made)}  # fmt: skip
     write_atomically(record_path, (json.dumps(outcome, indent=1) + "\n").encode())
     run.note("promote", meter.stop(cached=False))
     return _read_back(run, record_path)
@@ -88,6 +89,14 @@ def run_key(run: Run, made: Made) -> str:
     """Return the fingerprint of a whole run: what was made, and the gate's rules."""
     digests = {name: artifact.digest for name, artifact in made.parts().items()}
     return fingerprint({"parts": digests, "gate": gate_rules(run), "name": run.config.name})
+
+
+def _table_read(run: Run, made: Made) -> dict[str, str] | None:
+    """Return which feature table the run was trained on, so that it can be read again by the run's id."""
+    if made.features is None or TABLE not in made.features.facts:
+        return None
+    return {"name": run.config.name, "backend": run.config.features.backend.value,
+            "version": str(made.features.facts[TABLE])}  # fmt: skip
 
 
 def _read_back(run: Run, path: Path) -> Released:
@@ -144,7 +153,7 @@ def _track(
     run: Run, made: Made, tracking: Tracking, run_id: str, version: str, verdict: Verdict,
     figures: Mapping[str, Any], report_folder: Path,
 ) -> None:  # fmt: skip
-    config = run.config
+    config, table = run.config, _table_read(run, made)
     record = RunRecord(
         key=run_key(run, made),
         name=config.name,
@@ -154,7 +163,8 @@ def _track(
         dataset_name=config.name,
         dataset_digest=made.ingested.digest,
         dataset_profile={"split": made.log.facts.get("split"), "graph": made.graph.facts.get("triples")},
-        tags={"kgrec.version": version, "kgrec.gate": "passed" if verdict.passed else "refused"},
+        tags={"kgrec.version": version, "kgrec.gate": "passed" if verdict.passed else "refused"}
+        | ({f"kgrec.features.{key}": value for key, value in table.items()} if table else {}),
     )
     tracking.log_run(run_id, record, report_folder)
     if version:

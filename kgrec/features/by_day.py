@@ -15,8 +15,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +39,7 @@ from kgrec.features.keys import categorical_keys, in_utc
 from kgrec.features.latest import request_columns
 from kgrec.features.spans import Sight
 from kgrec.features.state import ViewState, before, carry_on, codes_of, with_tail
+from kgrec.features.tables import content_digest
 from kgrec.features.view import LABELLED, FeatureView, expand_views
 from kgrec.features.windows import rate_kinds, values_as_of
 
@@ -121,7 +120,7 @@ class FeatureDays:
         days, computed = {}, []
         previous: Artifact | None = None
         for (day,), of_day in rows.group_by(pl.col(TIME).dt.date().alias("day"), maintain_order=True):
-            inputs = {"rows": _content(of_day), "before": _state_digest(previous) if previous is not None else ""}
+            inputs = {"rows": content_digest(of_day), "before": _state_digest(previous) if previous is not None else ""}
             key = self._store.key(KIND, inputs, {**config, "day": str(day)})
             path, start = self._store.path(KIND, key), previous
             if (path / MANIFEST).exists():
@@ -211,13 +210,6 @@ def _state_digest(artifact: Artifact) -> str:
     """Return the fingerprint of what a day hands on; its own rows are not part of that."""
     files = {name: digest for name, digest in artifact.files.items() if name != ROWS}
     return fingerprint({"files": files, "totals": artifact.facts["totals"], "until": artifact.facts["until"]})
-
-
-def _content(rows: pl.DataFrame) -> str:
-    """Return the SHA-256 of the rows' values, types and order."""
-    stream = BytesIO()
-    rows.rechunk().write_ipc(stream, compat_level=pl.CompatLevel.oldest())
-    return sha256(stream.getbuffer()).hexdigest()
 
 
 def _midnight(day: date) -> int:

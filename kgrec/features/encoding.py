@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from kgrec.errors import ArtifactError
+from kgrec.features.backends import BackendName
 
 MAX_CATEGORIES = 1000
 FEW_INTEGERS = 50
@@ -25,7 +26,7 @@ MISSING = ":missing"
 
 
 class FeaturesConfig(BaseModel):
-    """[features]: how columns become numbers for the towers."""
+    """[features]: how columns become numbers for the towers, and where feature tables are kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +40,10 @@ class FeaturesConfig(BaseModel):
     )
     sequence_values: int = Field(
         32, ge=1, description="How many values of a sequence, the most frequent in train, become a share each."
+    )
+    backend: BackendName = Field(
+        BackendName.PARQUET,
+        description='What keeps the feature table of every run: "parquet", or "delta" (needs the extra `delta`).',
     )
 
 

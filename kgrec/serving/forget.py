@@ -23,6 +23,7 @@ from kgrec.data.tombstones import Tombstones
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import ArtifactError, InputError, Problem
 from kgrec.features.latest import INDEX, LatestFeatures, LatestView
+from kgrec.features.of_runs import table_of, tables_there
 from kgrec.serving import package, versions
 from kgrec.serving.score import LATEST
 from kgrec.workspace import Workspace
@@ -35,18 +36,23 @@ _REPORT: Final = "report.json"
 
 @dataclass
 class Forgotten:
-    """What was removed: versions made anew, folders deleted, reports removed. Paths are relative to the workspace."""
+    """What was removed: versions made anew, folders deleted, reports removed, feature tables rewritten.
+
+    Paths are relative to the workspace.
+    """
 
     versions: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     tracked: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     already: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {"versions_made_anew": self.versions, "artifacts_deleted": self.deleted,
                 "mlflow_copies_replaced": self.tracked, "reports_removed": self.reports,
+                "feature_tables_rewritten": self.tables,
                 "was_forgotten_before": self.already}  # fmt: skip
 
 
@@ -62,7 +68,8 @@ def forget(workspace: Workspace, user: str) -> Forgotten:
     known = [artifact for artifact in _versions(workspace) if _row(artifact, user) is not None]
     copies = [path.parent for path in sorted(workspace.tracking_artifacts.rglob(package.USERS)) if _names(path, user)]
     reports = _reports(workspace, user)
-    if not (holders or known or copies or reports or found.already):
+    tables = [table for table in (table_of(workspace, *one) for one in tables_there(workspace)) if table.holds(user)]
+    if not (holders or known or copies or reports or tables or found.already):
         remedy = "check the id (it is the one of your log), and --workspace"
         raise InputError(Problem("--user", "nothing in this workspace names this person", remedy))
     stones = stones.bury(user)
@@ -78,6 +85,9 @@ def forget(workspace: Workspace, user: str) -> Forgotten:
     for path in (*holders, *(artifact.path for artifact in known)):
         found.deleted.append(_relative(workspace, path))
         shutil.rmtree(path)
+    for table in tables:
+        table.forget(user)
+        found.tables.append(_relative(workspace, table.root))
     found.reports = [_relative(workspace, _remove_report(path)) for path in reports]
     for path in (workspace.scratch, workspace.checkpoints, workspace.quarantine):
         shutil.rmtree(path, ignore_errors=True)

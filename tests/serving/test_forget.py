@@ -75,6 +75,7 @@ def test_nothing_is_left_of_the_person_and_others_are_answered_as_before(place):
     assert any(path.startswith("artifacts/split/") for path in told["artifacts_deleted"])
     assert len(told["mlflow_copies_replaced"]) == 1
     assert len(told["reports_removed"]) == 2
+    assert told["feature_tables_rewritten"] == ["feature_tables/tiny/parquet"]
     assert traces(place, vectors) == []
     for one, other in zip(before, answers(place), strict=True):
         assert_frame_equal(one, other)

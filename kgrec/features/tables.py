@@ -1,0 +1,124 @@
+"""Tables of features that stay: each one written is a version, and any version can be read again.
+
+A table is a folder. Its versions are named by their content, so writing the latest content again writes nothing. What
+reads and writes a version is the backend's business; naming, time travel and forgetting are the same for all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from kgrec.columns import USER
+from kgrec.errors import ArtifactError
+
+_TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
+    pl.UInt8(): pl.Int16(),
+    pl.UInt16(): pl.Int32(),
+    pl.UInt32(): pl.Int64(),
+    pl.UInt64(): pl.Int64(),
+}
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """One writing of a table: the name of its content, when it was written (UTC), how many rows it has."""
+
+    name: str
+    written: datetime
+    num_rows: int
+
+
+class FeatureTable(ABC):
+    """All versions of one table of features, in a folder. One process at a time may write."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        former = _former(root)
+        if former.exists() and not root.exists():
+            former.rename(root)  # a rewriting was killed between its two renames
+
+    @abstractmethod
+    def history(self) -> list[TableVersion]:
+        """Return every writing, the oldest first; one that went back to older content is there again."""
+
+    @abstractmethod
+    def append(self, rows: pl.DataFrame, version: TableVersion) -> None:
+        """Write rows of plain types as the newest version: all of it, or nothing when the process is killed."""
+
+    @abstractmethod
+    def load(self, name: str) -> pl.DataFrame:
+        """Return the rows of a version of the history, in the order in which they were written."""
+
+    def write(self, rows: pl.DataFrame, now: datetime | None = None) -> str:
+        """Make these rows the latest version and return its name.
+
+        Categories are kept as text and unsigned numbers as signed ones, which every backend can hold.
+        """
+        rows = _plain(rows)
+        name, versions = content_digest(rows)[:20], self.history()
+        if not versions or versions[-1].name != name:
+            self.append(rows, TableVersion(name, now or datetime.now(UTC), rows.height))
+        return name
+
+    def read(self, version: str | None = None, *, at: datetime | None = None) -> pl.DataFrame:
+        """Return the latest version, a named one, or the one that was the latest at an instant.
+
+        Raises ArtifactError, naming what there is, when there is no such version, and when its bytes are damaged.
+        """
+        versions = [one for one in self.history() if at is None or one.written <= at]
+        names = [one.name for one in versions]
+        if not names or (version is not None and version not in names):
+            what = f"no version {version!r}" if version is not None else "nothing was written by then"
+            raise ArtifactError(f"{self.root}: {what}; versions: {', '.join(dict.fromkeys(names)) or 'none'}")
+        return self.load(version or names[-1])
+
+    def holds(self, user: str) -> bool:
+        """Say whether any version has a row of a person."""
+        return any(self.load(name).select(_of(user).any()).item() for name in {one.name for one in self.history()})
+
+    def forget(self, user: str) -> None:
+        """Rewrite every version without a person's rows, under its name; the old files are deleted."""
+        aside, former = self.root.with_name(f".{self.root.name}.fresh"), _former(self.root)
+        for folder in (aside, former):
+            shutil.rmtree(folder, ignore_errors=True)
+        fresh = type(self)(aside)
+        for one in self.history():
+            rows = self.load(one.name).filter(~_of(user))
+            fresh.append(rows, replace(one, num_rows=rows.height))
+        self.root.rename(former)
+        aside.rename(self.root)
+        shutil.rmtree(former)
+
+
+def content_digest(rows: pl.DataFrame) -> str:
+    """Return the SHA-256 of the rows' values, types and order."""
+    stream = BytesIO()
+    rows.rechunk().write_ipc(stream, compat_level=pl.CompatLevel.oldest())
+    return sha256(stream.getbuffer()).hexdigest()
+
+
+def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+    casts: Sequence[pl.Expr] = [
+        pl.col(name).cast(pl.String() if isinstance(dtype, pl.Enum | pl.Categorical) else _TO_SIGNED[dtype])
+        for name, dtype in rows.schema.items()
+        if isinstance(dtype, pl.Enum | pl.Categorical) or dtype in _TO_SIGNED
+    ]
+    return rows.with_columns(casts).rechunk()
+
+
+def _of(user: str) -> pl.Expr:
+    return pl.col(USER).cast(pl.String) == user
+
+
+def _former(root: Path) -> Path:
+    return root.with_name(f".{root.name}.former")
