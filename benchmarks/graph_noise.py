@@ -1,12 +1,13 @@
 """Noise and sparsity of a graph: MovieLens-100k with random triples added, or true ones removed; one JSON line a point.
 
-    python benchmarks/graph_noise.py [--epochs N] [--shares 0,0.5,1] [--seeds N]
+    python benchmarks/graph_noise.py [--epochs N] [--shares 0,0.5,1] [--seeds N] | tee points.jsonl
+    python benchmarks/graph_noise.py --draw points.jsonl benchmarks/graph_noise.svg
 
 Added: for a share of the triples, the tail is replaced by another tail of the same relation, and the corrupted triple
 is added (100 %: as many random triples as true ones). Removed: that share of the triples goes; 100 % leaves the tables'
-genres and years. Everything else, splits and seeds included, is as in configs/ml-100k.toml with fewer epochs. Each
-point gives ranking on test, how the graph alone ranks it, and whether confidence tells added triples from true ones
-(the area under the ROC curve).
+genres and years. Everything else, splits and seeds included, is as in configs/ml-100k.toml with fewer epochs; the chain
+ends after evaluation. Each point gives ranking on test, how the graph alone ranks it (graph_kernel, whose popularity
+is switched off), and whether confidence tells added triples from true ones (the area under the ROC curve).
 """
 
 from __future__ import annotations
@@ -16,14 +17,27 @@ import json
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import altair as alt
 import numpy as np
 import polars as pl
 
+from kgrec.artifacts import Artifact
+from kgrec.chain.context import Run
+from kgrec.chain.release import read_figures
+from kgrec.config import load_config
 from kgrec.data.datasets import get_dataset
-from kgrec.stages import run
+from kgrec.stages import run_chain
+from kgrec.workspace import Workspace
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ml-100k.toml"
+QUICKER = (
+    'tasks=["click", "kg"]', "baselines.ials_regularisation=[10.0]", "baselines.ials_alpha=[1.0]",
+    "baselines.kernel_popularity=[0.0]",
+)  # fmt: skip
+SHOWN = {"ndcg@10": "NDCG@10, served", "graph_alone_ndcg@10": "NDCG@10, the graph alone", "link_mrr": "links, MRR",
+         "told_apart": "added triples told apart, AUC"}  # fmt: skip
 
 
 def changed(triples: pl.DataFrame, kind: str, share: float, seed: int) -> pl.DataFrame:
@@ -54,18 +68,41 @@ def told_apart(graph: Path, true: set[tuple[str, str, str]]) -> float | None:
     return float((np.searchsorted(bad, good, "left") + np.searchsorted(bad, good, "right")).mean() / (2 * len(bad)))
 
 
-def point(triples: pl.DataFrame, true: set[tuple[str, str, str]], overrides: list[str]) -> dict[str, object]:
+def point(triples: pl.DataFrame, true: set[tuple[str, str, str]], overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "triples.tsv"
+        path, workspace = Path(folder) / "triples.tsv", Workspace(Path(folder) / "workspace")
         triples.write_csv(path, separator="\t")
-        workspace = Path(folder) / "workspace"
-        result = run(CONFIG, workspace, overrides=[f'knowledge.triples=["{path}"]', *overrides]).as_dict()
-        (graph,) = (workspace / "artifacts" / "graph").iterdir()
-        test = result["metrics"]["test"]
+        loaded = load_config(CONFIG, [f'knowledge.triples=["{path}"]', *QUICKER, *overrides])
+        with workspace.hold("graph_noise"):
+            evaluated = run_chain(Run(loaded, workspace), until="evaluate")
+        assert isinstance(evaluated, Artifact)
+        figures, baselines = read_figures(evaluated)
+        (graph,) = (workspace.root / "artifacts" / "graph").iterdir()
+        test = figures["test"]
         return {
             "triples": triples.height, "ndcg@10": test["ranking"]["ndcg@10"], "recall@10": test["ranking"]["recall@10"],
+            "graph_alone_ndcg@10": baselines.get("graph_kernel", {}).get("ndcg@10"),
             "link_mrr": test.get("link", {}).get("mrr"), "told_apart": told_apart(graph, true),
         }  # fmt: skip
+
+
+def draw(points: Path, out: Path) -> None:
+    """Draw the mean over seeds against the share, a line a kind, a panel a figure; its range where seeds differ."""
+    rows = pl.DataFrame([json.loads(line) for line in points.read_text().splitlines()]).select(
+        "kind", pl.col("share") * 100, *SHOWN
+    )
+    long = rows.unpivot(list(SHOWN), index=["kind", "share"], variable_name="figure", value_name="value").drop_nulls()
+    panels = []
+    for figure, title in SHOWN.items():
+        data = alt.Data(values=long.filter(pl.col("figure") == figure).to_dicts())
+        chart = alt.Chart(data, title=title, width=220, height=170).encode(
+            x=alt.X("share:Q", title="triples added or removed, %"), color=alt.Color("kind:N", title=None)
+        )
+        line = chart.mark_line(point=True).encode(y=alt.Y("mean(value):Q", title=None, scale=alt.Scale(zero=False)))
+        spread = chart.mark_errorbar(extent="ci" if False else "stdev").encode(y=alt.Y("value:Q", title=None))
+        panels.append(line + spread)
+    (panels[0] | panels[1]).properties().configure_view(stroke=None)
+    alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])).save(out)
 
 
 def main() -> None:
@@ -74,19 +111,22 @@ def main() -> None:
     parser.add_argument("--shares", default="0,0.25,0.5,1")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kinds", default="added,removed,added with confidence")
+    parser.add_argument("--draw", type=Path, nargs=2, metavar=("POINTS", "PICTURE"))
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw(*arguments.draw)
+        return
     folder = get_dataset("ml-100k", logging.getLogger(__name__).info)
     triples = pl.read_csv(folder / "triples.tsv", separator="\t", infer_schema=False)
-    for kind in arguments.kinds.split(","):
-        for share in map(float, arguments.shares.split(",")):
-            for seed in range(1, arguments.seeds + 1):
-                more = [f"training.epochs={arguments.epochs}", f"seed={seed}", 'tasks=["click", "kg"]']
+    true = set(triples.iter_rows())
+    for seed in range(1, arguments.seeds + 1):
+        for kind in arguments.kinds.split(","):
+            for share in map(float, arguments.shares.split(",")):
+                more = [f"training.epochs={arguments.epochs}", f"seed={seed}"]
                 more += ["knowledge.noise.confidence=true"] if kind.endswith("confidence") else []
-                found = point(changed(triples, kind.split()[0], share, seed), set(triples.iter_rows()), more)
-                print(
-                    json.dumps({"kind": kind, "share": share, "seed": seed, "epochs": arguments.epochs} | found),
-                    flush=True,
-                )
+                found = point(changed(triples, kind.split()[0], share, seed), true, more)
+                line = {"kind": kind, "share": share, "seed": seed, "epochs": arguments.epochs} | found
+                print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

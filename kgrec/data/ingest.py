@@ -286,6 +286,7 @@ def _write_graph(
         "links_given": links is not None,
         "numbers": numbers.height,
         "attributes": attributes.height,
+        "attributes_repeated": sum(found.height for found in graph.attributes) - attributes.height,
         "prefixes": dict(graph.prefixes),
         "labels_of_entities": write_table(labels.lazy(), out / LABELS_FILE, LabelsContract),
     }

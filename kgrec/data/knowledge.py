@@ -93,6 +93,9 @@ class KnowledgeConfig(BaseModel):
 class Knowledge:
     """The graph that was read, source by source.
 
+    counts: of the statements of RDF files each is a row of triples, a label statement, an attribute, an attribute in
+    another language or a blank literal; none is dropped uncounted.
+
     triples: `TRIPLES_SCHEMA`, `part` where a split column was asked for. labels: `LABELS_SCHEMA`. numbers:
     `NUMBERS_SCHEMA`. attributes: `ATTRIBUTES_SCHEMA`. prefixes: those that RDF files declare.
     """
@@ -103,7 +106,17 @@ class Knowledge:
     attributes: list[pl.DataFrame] = field(default_factory=list)
     prefixes: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(
-        default_factory=lambda: {"blank_cells": 0, "unreadable_cells": 0, "attributes_in_other_languages": 0}
+        default_factory=lambda: dict.fromkeys(
+            (
+                "blank_cells",
+                "unreadable_cells",
+                "rdf_statements",
+                "rdf_label_statements",
+                "blank_literals",
+                "attributes_in_other_languages",
+            ),
+            0,
+        )
     )
     has_parts: bool = False
 

@@ -11,18 +11,18 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import polars as pl
 import pyoxigraph
 
-from kgrec.columns import ATTRIBUTES_SCHEMA, ENTITY, HEAD, LABEL, LANGUAGE, RELATION, SOURCE, TAIL, VALUE
-from kgrec.data.blank_nodes import BLANK, named_by_content
+from kgrec.columns import ATTRIBUTES_SCHEMA, ENTITY, LABEL, LANGUAGE, RELATION, SOURCE, VALUE
+from kgrec.data.blank_nodes import named_by_content
+from kgrec.data.quads import LITERAL_SCHEMA, TRIPLE_SCHEMA, quad_frames
 from kgrec.errors import InputError, Problem
 
-GRAPH: Final = "graph"
 RDFS_LABEL: Final = "http://www.w3.org/2000/01/rdf-schema#label"
 LABEL_PROPERTIES: Final = (
     RDFS_LABEL,
@@ -38,43 +38,25 @@ _FORMATS: Final = {
     ".ttl": pyoxigraph.RdfFormat.TURTLE,
     ".nq": pyoxigraph.RdfFormat.N_QUADS,
 }
-_TRIPLE_SCHEMA: Final = dict.fromkeys((HEAD, RELATION, TAIL, GRAPH), pl.String())
-_LITERAL_SCHEMA: Final = dict.fromkeys((ENTITY, RELATION, VALUE, LANGUAGE), pl.String())
-_CHUNK_ROWS: Final = 200_000
 
 
 @dataclass(frozen=True)
 class RdfTriples:
-    """What an RDF file says.
+    """What an RDF file says, and where each of its statements went.
 
-    triples: head, relation, tail, graph, in file order. labels: `LABELS_SCHEMA`, the best label of each entity.
-    attributes: `ATTRIBUTES_SCHEMA`. other_languages: literals left out because of their language. prefixes: those the
-    file declares.
+    statements: all of the file. triples: head, relation, tail, graph, in file order. labels: `LABELS_SCHEMA`, the best
+    label of each entity, of label_statements. attributes: `ATTRIBUTES_SCHEMA`. other_languages: literals left out
+    because of their language. blank_literals: left out since they hold no character. prefixes: what the file declares.
     """
 
+    statements: int
     triples: pl.DataFrame
     labels: pl.DataFrame
+    label_statements: int
     attributes: pl.DataFrame
     other_languages: int
+    blank_literals: int
     prefixes: dict[str, str]
-
-
-@dataclass
-class _Rows:
-    """Rows that are packed into a frame now and then, since tuples take many times the memory."""
-
-    schema: dict[str, Any]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
-    chunks: list[pl.DataFrame] = field(default_factory=list)
-
-    def pack(self, at_least: int = 1) -> None:
-        if len(self.rows) >= at_least:
-            self.chunks.append(pl.DataFrame(self.rows, schema=self.schema, orient="row"))
-            self.rows.clear()
-
-    def frame(self) -> pl.DataFrame:
-        self.pack()
-        return pl.concat(self.chunks) if self.chunks else pl.DataFrame(schema=self.schema)
 
 
 def is_rdf(name: str) -> bool:
@@ -94,28 +76,26 @@ def read_rdf(path: Path, name: str, languages: Sequence[str] = ENGLISH) -> RdfTr
     file; a label in a language that nobody wants is better than none. Attributes in such a language are left out.
     Raises InputError with the line for a syntax error, and for a damaged archive.
     """
-    triples, literals = _Rows(_TRIPLE_SCHEMA), _Rows(_LITERAL_SCHEMA)
     with _opened(path) as stream, _explained(name):
         parser = pyoxigraph.parse(input=stream, format=_FORMATS[_suffix(path.name)])
-        for quad in parser:
-            subject, target = quad.subject, quad.object
-            head = subject.value if isinstance(subject, pyoxigraph.NamedNode) else _text(subject)
-            if isinstance(target, pyoxigraph.Literal):
-                literals.rows.append((head, quad.predicate.value, target.value, target.language or ""))
-                literals.pack(_CHUNK_ROWS)
-                continue
-            tail = target.value if isinstance(target, pyoxigraph.NamedNode) else _text(target)
-            graph = "" if isinstance(quad.graph_name, pyoxigraph.DefaultGraph) else str(quad.graph_name)
-            triples.rows.append((head, quad.predicate.value, tail, graph))
-            triples.pack(_CHUNK_ROWS)
+        frames = list(quad_frames(parser))
         prefixes = dict(parser.prefixes)
-    said, told = named_by_content(triples.frame(), literals.frame(), name)
-    told = told.filter(pl.col(VALUE).str.strip_chars() != "").with_columns(_rank(languages))
+    triples = pl.concat([pl.DataFrame(schema=TRIPLE_SCHEMA), *(frame for frame, _ in frames)])
+    literals = pl.concat([pl.DataFrame(schema=LITERAL_SCHEMA), *(frame for _, frame in frames)])
+    said, literal = named_by_content(triples, literals, name)
+    told = literal.filter(pl.col(VALUE).str.strip_chars() != "").with_columns(_rank(languages))
     is_label = pl.col(RELATION).is_in(LABEL_PROPERTIES)
-    others = told.filter(~is_label)
+    labels, others = told.filter(is_label), told.filter(~is_label)
     wanted = others.filter(pl.col("rank") <= len(languages)).with_columns(pl.lit(name).alias(SOURCE))
     return RdfTriples(
-        said, _labels(told.filter(is_label)), wanted.select(*ATTRIBUTES_SCHEMA), others.height - wanted.height, prefixes
+        statements=triples.height + literals.height,
+        triples=said,
+        labels=_labels(labels),
+        attributes=wanted.select(*ATTRIBUTES_SCHEMA),
+        other_languages=others.height - wanted.height,
+        blank_literals=literal.height - told.height,
+        label_statements=labels.height,
+        prefixes=prefixes,
     )
 
 
@@ -145,11 +125,6 @@ def _rank(languages: Sequence[str]) -> pl.Expr:
 
 def _suffix(name: str) -> str:
     return Path(name.lower().removesuffix(".gz")).suffix
-
-
-def _text(term: Any) -> str:
-    """A blank node as the parser calls it for now; a quoted triple as it is written."""
-    return BLANK + term.value if isinstance(term, pyoxigraph.BlankNode) else str(term)
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from kgrec.columns import (
 from kgrec.data.cells import KnowledgeTable, RelationColumn, cell_triples
 from kgrec.data.checks import Fault, Findings, sift
 from kgrec.data.knowledge import TOLERATED_KEY, Knowledge, KnowledgeConfig
-from kgrec.data.rdf import GRAPH, is_rdf, read_rdf
+from kgrec.data.quads import GRAPH
+from kgrec.data.rdf import is_rdf, read_rdf
 from kgrec.data.sources import (
     LINE_OF_ROW,
     SOURCE_OF_ROW,
@@ -74,7 +75,10 @@ def _rdf_table(file: Path, base: Path, config: KnowledgeConfig, knowledge: Knowl
     knowledge.labels.append(found.labels)
     knowledge.attributes.append(found.attributes)
     knowledge.prefixes |= found.prefixes
+    knowledge.counts["rdf_statements"] += found.statements
+    knowledge.counts["rdf_label_statements"] += found.label_statements
     knowledge.counts["attributes_in_other_languages"] += found.other_languages
+    knowledge.counts["blank_literals"] += found.blank_literals
     frame = found.triples.lazy().with_columns(
         pl.lit(None, pl.Int64).alias(LINE_OF_ROW), pl.lit(name).alias(SOURCE_OF_ROW)
     )
