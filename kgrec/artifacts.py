@@ -144,6 +144,15 @@ class ArtifactStore:
         path = self.path(kind, key)
         return load_artifact(path, kind) if (path / MANIFEST).exists() else None
 
+    def with_digest(self, kind: str, digest: str) -> Artifact | None:
+        """Return an artifact of this content, its bytes checked, whatever led to it; None where there is none."""
+        for path in sorted((self.root / kind).glob(f"*/{MANIFEST}")):
+            found = load_artifact(path.parent, kind, verify=False)
+            if found.digest == digest:
+                found.verify()
+                return found
+        return None
+
     def build(
         self,
         kind: str,

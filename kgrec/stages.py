@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kgrec.artifacts import Artifact
-from kgrec.chain import judge, knowledge, learn, prepare, tuning
+from kgrec.chain import judge, knowledge, prepare, starting
 from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
 from kgrec.chain.details import read_details
@@ -78,8 +78,8 @@ def run_chain(
     graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
     if until == "graph":
         return graph
-    tuned: Artifact | None = call("baselines", tuning.tune_baselines, context, log, graph)
-    trained: Artifact = call("train", learn.learn, context, ingested, log, features, graph, tuned)
+    tuned: Artifact | None = call("baselines", starting.settle_baselines, context, ingested, log, graph)
+    trained: Artifact = call("train", starting.learn_from_start, context, ingested, log, features, graph, tuned)
     if until == "train":
         return trained
     evaluated: Artifact = call("evaluate", judge.evaluate, context, ingested, log, features, graph, tuned, trained)

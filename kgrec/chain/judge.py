@@ -17,6 +17,7 @@ from kgrec.chain.answers import MODEL, Answers, per_user
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.details import DETAILS, Looked, details_of
 from kgrec.chain.importance import IMPORTANCE, importance_of_features
+from kgrec.chain.increments import is_increment
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
@@ -40,8 +41,11 @@ def evaluate(
     run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None,
     trained: Artifact,
 ) -> Artifact:  # fmt: skip
-    """Judge the network and the baselines on validation and, once, on test."""
-    config = run.config
+    """Judge the network and the baselines on validation and, once, on test.
+
+    Of an increment only what the gate asks for: its baselines; no permutation of features, no details.
+    """
+    config, short = run.config, is_increment(trained)
     tasks = chosen_tasks(run, ingested)
     inputs = {"split": log.digest, "graph": graph.digest, "train": trained.digest}
     inputs |= {"features": features.digest} if features is not None else {}
@@ -54,16 +58,20 @@ def evaluate(
         baselines: dict[str, Any] = {}
         lists: dict[str, Tensor] = {}
         if tuned is not None and judge.asks_ranking:
-            baselines, lists = _baselines(run, judge, Teacher(config, log, graph, read_tuned(tuned)))
+            choices = {
+                name: one for name, one in read_tuned(tuned).items() if not short or name in config.gate.baselines
+            }
+            baselines, lists = _baselines(run, judge, Teacher(config, log, graph, choices))
         _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
         _keep_units(out, answers[c.TEST], lists)
         found: dict[str, Any] = {}
-        if features is not None:
+        if features is not None and not short:
             found = importance_of_features(judge, network, vectors, features, config.seed)
             _write_json(out / IMPORTANCE, found)
-        looked = Looked(run, log, graph, answers[c.TEST], lists)
-        _write_json(out / DETAILS, details_of(looked, features, found.get("tells_all", {})))
+        if not short:
+            looked = Looked(run, log, graph, answers[c.TEST], lists)
+            _write_json(out / DETAILS, details_of(looked, features, found.get("tells_all", {})))
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
         if judge.asks_ranking:
             facts["already_seen_and_left_out_of_truth"] = judge.question(c.TEST).truth_already_seen
@@ -76,7 +84,7 @@ def evaluate(
         "names": names_read(config),
         "split": config.split.kind,
         "seed": config.seed,
-    }
+    } | ({"gate.baselines": config.gate.baselines} if short else {})
     return run.stage("evaluate", inputs, settings, make)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
 from kgrec.chain.blocks import served_vectors
 from kgrec.chain.context import Run, StageProgress
+from kgrec.chain.increments import START, WEIGHTS, Start, categories
 from kgrec.chain.prepare import available_tasks
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import held_out_data, network_shape, training_data
@@ -35,8 +36,8 @@ from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
 from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
+from kgrec.training.warm_start import carry_over
 
-WEIGHTS: Final = "weights.safetensors"
 HISTORY: Final = "history.json"
 
 
@@ -45,17 +46,11 @@ def chosen_tasks(run: Run, ingested: Artifact) -> tuple[TaskName, ...]:
     return run.config.tasks or tuple(TaskName(name) for name in available_tasks(ingested))
 
 
-def learn(
-    run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None
-) -> Artifact:
-    """Train the network and keep its best epoch on validation: weights, served vectors and the history."""
-    tasks = chosen_tasks(run, ingested)
-    config, chosen = suited(run.config, tasks, graph)
-    inputs = {"split": log.digest, "graph": graph.digest} | ({"features": features.digest} if features else {})
-    inputs |= {"baselines": tuned.digest} if tuned else {}
-    settings = {
+def learned_by(config: RunConfig, tasks: tuple[TaskName, ...]) -> dict[str, Any]:
+    """Return what of a config, beside its data, a full training depends on."""
+    return {
         "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json", exclude={"start", "increment"}),
         "blocks": config.blocks.model_dump(mode="json"),
         "baselines": config.baselines.model_dump(mode="json"),
         "losses": config.losses.model_dump(mode="json"),
@@ -63,6 +58,26 @@ def learn(
         "tasks": [task.value for task in tasks],
         "seed": config.seed,
     }
+
+
+def learn(
+    run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None,
+    start: Start | None = None,
+) -> Artifact:  # fmt: skip
+    """Train the network and keep its best epoch on validation: weights, served vectors and the history.
+
+    start: whose weights an increment goes on from; None or without a base: a full training.
+    """
+    tasks = chosen_tasks(run, ingested)
+    config, chosen = suited(run.config, tasks, graph)
+    base = None if start is None else start.base
+    inputs = {"split": log.digest, "graph": graph.digest} | ({"features": features.digest} if features else {})
+    inputs |= {"baselines": tuned.digest} if tuned else {}
+    settings = learned_by(config, tasks)
+    if start is not None and base is not None:
+        inputs |= {"base": base.trained.digest}
+        settings |= {START: start.facts(), "increment": config.training.increment.model_dump(mode="json")}
+        config = base.suited(config)
     owner = run.workspace.store.key("train", inputs, settings)
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
 
@@ -70,6 +85,7 @@ def learn(
         data = training_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight)
         shape = network_shape(log, features, graph, data, config.losses)
         network = make_network(shape, config.model, data, config.seed)
+        fresh = [] if base is None else carry_over(network, base.earlier(), data.edges, categories(features))
         run.workspace.checkpoints.mkdir(exist_ok=True)
         judge = Judge(config.evaluation, log, features, graph, tasks)
         learned = make_tasks(shape, data, config.losses)
@@ -113,6 +129,7 @@ def learn(
             "balancing": config.training.balancing.value,
             "relations": _relations(network, result, config.training),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            **({START: start.facts() | {"parameters_from_scratch": fresh}} if start is not None and base else {}),
         }
 
     artifact = run.stage("train", inputs, settings, make)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kgrec.artifacts import Artifact
-from kgrec.chain.learn import WEIGHTS
+from kgrec.chain.increments import WEIGHTS
 from kgrec.chain.tensors import training_data
 from kgrec.chain.tuning import read_tuned
 from kgrec.config import TaskName

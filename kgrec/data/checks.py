@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kgrec.columns import LINE, QUARANTINE_SCHEMA, REASON, SOURCE
+from kgrec.data.partitions import computed_by_partition
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
 from kgrec.errors import InputError, Problem, UnreachableError
 
@@ -113,13 +114,14 @@ def sift(
     alike: pl.Expr | None = None,
     alike_reason: str = DUPLICATE_ROW,
     concerns: pl.Expr | None = None,
+    keep: Path | None = None,
 ) -> Sifted:
     """Compute `values` from a source, `derived` from the values, and part its good rows from its bad ones.
 
     A row's reason is its first fault; rows that are equal in `alike` (a struct; all source columns when None) to an
     earlier one are `alike_reason`. `concerns`, over the values, limits this to rows that matter. Bad rows go to the
     quarantine; when they are more than the tolerated share, each reason becomes a Problem. The log need not fit in
-    memory.
+    memory. keep: a folder in which what was computed of each of several files is kept for the next time.
     """
     own = list(table.schema())
     key = pl.struct(own) if alike is None else alike
@@ -127,12 +129,13 @@ def sift(
     counts_for = pl.lit(True) if concerns is None else concerns
     path = findings.aside()
     numbered = table.frame.with_row_index(ROW_OF_INPUT)
+    wanted = {SOURCE_OF_ROW: pl.col(SOURCE_OF_ROW), _ALIKE: key.hash(seed=0), **values}
     with reading(table.name):
-        computed = numbered.select(
-            ROW_OF_INPUT, SOURCE_OF_ROW, key.hash(seed=0).alias(_ALIKE),
-            *(expression.alias(column) for column, expression in values.items()),
-        )  # fmt: skip
-        judged = computed.with_columns(**(derived or {})).with_columns(
+        if table.partitions and keep is not None:
+            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP).with_row_index(ROW_OF_INPUT)
+        else:
+            rows = numbered.select(ROW_OF_INPUT, **wanted)
+        judged = rows.with_columns(**(derived or {})).with_columns(
             pl.when(counts_for).then(reason).alias(REASON_OF_ROW), pl.when(counts_for).then(_ALIKE).alias(_ALIKE)
         )
         judged.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)

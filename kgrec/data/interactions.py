@@ -13,6 +13,7 @@ from typing import Final
 
 import polars as pl
 
+from kgrec.artifacts import fingerprint
 from kgrec.columns import (
     CLICK,
     CONVERSION,
@@ -29,6 +30,7 @@ from kgrec.columns import (
 )
 from kgrec.data.checks import ROW_OF_INPUT, Fault, Findings, Sifted, Tolerance, sift
 from kgrec.data.exposures import judge_impressions
+from kgrec.data.partitions import FOLDER
 from kgrec.data.roles import EventRole, InteractionsConfig, folded, holds, named
 from kgrec.data.sources import Table, materialise, reading
 from kgrec.data.values import check_ids, find_column, flag_of, id_text, is_blank, number_of, part_of, time_of
@@ -192,7 +194,8 @@ def _sift_log(
         faults.append(Fault("unreadable flag of random rows", pl.col(RANDOM).is_null(), "write 0 or 1"))
     values |= {name: pl.col(name) for name in config.context}
     tolerance = Tolerance(config.tolerated, "interactions.tolerated")
-    return sift(INPUT, table, values, faults, findings, tolerance, derived=derived, concerns=concerns)
+    keep = findings.scratch / FOLDER / fingerprint(config.path)[:16]
+    return sift(INPUT, table, values, faults, findings, tolerance, derived=derived, concerns=concerns, keep=keep)
 
 
 def _faults(columns: _Columns, needs_value: pl.Expr, now: datetime | None) -> list[Fault]:

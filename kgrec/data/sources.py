@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_valid
 
 from kgrec.artifacts import fingerprint, hash_file
 from kgrec.data.datasets import DEMO_PREFIX, demo_path
+from kgrec.data.partitions import Partition
 from kgrec.data.snapshots import snapshot, take_delta, take_query, without_password
 from kgrec.data.text_files import check_text, separator_of, unpack
 from kgrec.errors import InputError, Problem, nearest
@@ -67,6 +68,7 @@ class Table:
 
     `frame` carries two columns more than the source: `LINE_OF_ROW` (1-based data line,
     header not counted, null where the source has no order) and `SOURCE_OF_ROW` (the file's name).
+    partitions: the same rows file by file, where they come from several files.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Table:
     files: tuple[str, ...]
     digest: str
     is_text: bool
+    partitions: tuple[Partition, ...] = ()
 
     def schema(self) -> dict[str, pl.DataType]:
         """Return the source's own columns and dtypes."""
@@ -115,7 +118,11 @@ def materialise(source: TableSource, base: Path, scratch: Path) -> Table:
     if problems:
         raise InputError(problems)
     is_text = all(separator_of(file.name) for file in files)
-    return Table(source.name, _joined(frames, names, source.name), tuple(names), _digest(files, names), is_text)
+    joined, digests = _joined(frames, names, source.name), [hash_file(file) for file in files]
+    return Table(
+        source.name, joined, tuple(names), fingerprint(list(zip(names, digests, strict=True))), is_text,
+        _partitions(frames, names, digests, joined) if len(files) > 1 else (),
+    )  # fmt: skip
 
 
 def digest_of(source: TableSource, base: Path, scratch: Path) -> str:
@@ -218,6 +225,25 @@ def _family(dtype: pl.DataType) -> str:
     return str(dtype.base_type())
 
 
+def _partitions(
+    frames: list[pl.LazyFrame], names: list[str], digests: list[str], joined: pl.LazyFrame
+) -> tuple[Partition, ...]:
+    """Return the rows of each file as they are in the joined frame."""
+    schema = joined.collect_schema()
+    return tuple(
+        Partition(fingerprint([name, digest]), _ready(frame, name, list(schema)).cast(schema))
+        for frame, name, digest in zip(frames, names, digests, strict=True)
+    )
+
+
+def _ready(frame: pl.LazyFrame, name: str, columns: list[str]) -> pl.LazyFrame:
+    return (
+        frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        .with_columns(pl.col(LINE_OF_ROW).cast(pl.Int64), pl.lit(name).alias(SOURCE_OF_ROW))
+        .select(columns)
+    )
+
+
 def _joined(frames: list[pl.LazyFrame], names: list[str], where: str) -> pl.LazyFrame:
     """One frame from the files, in their order; InputError where their columns or types do not agree."""
     first: dict[str, tuple[str, pl.DataType]] = {}
@@ -240,10 +266,6 @@ def _joined(frames: list[pl.LazyFrame], names: list[str], where: str) -> pl.Lazy
                 problems.append(Problem(where, f"column {column!r} has mixed types", remedy, 2, example))
     if problems:
         raise InputError(problems)
-    ready = [
-        frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-        .with_columns(pl.col(LINE_OF_ROW).cast(pl.Int64), pl.lit(name).alias(SOURCE_OF_ROW))
-        .select(*schemas[0], SOURCE_OF_ROW)
-        for frame, name in zip(frames, names, strict=True)
-    ]
+    columns = [*schemas[0], SOURCE_OF_ROW]
+    ready = [_ready(frame, name, columns) for frame, name in zip(frames, names, strict=True)]
     return ready[0] if len(ready) == 1 else pl.concat(ready, how="vertical_relaxed")

@@ -73,6 +73,13 @@ class AnswerRule(_Rule):
     largest_p99_ms: float | None = Field(None, gt=0, description="Largest 99th percentile of a list of 10, in ms.")
 
 
+class IncrementRule(_Rule):
+    """[increment]: an increment (training.start = "promoted") against the full training made beside it."""
+
+    least_overlap: float = Field(0.9, ge=0, le=1, description="Least share of the top ten that both have.")
+    largest_loss: float = Field(0.05, ge=0, lt=1, description="How far below on validation, as a share of the full.")
+
+
 class Policy(_Rule):
     """The rules of one file."""
 
@@ -81,6 +88,7 @@ class Policy(_Rule):
     index: IndexRule | None = None
     calibration: CalibrationRule | None = None
     answers: AnswerRule | None = None
+    increment: IncrementRule | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,8 @@ def _problem(path: Path, fault: Mapping[str, Any]) -> Problem:
         remedy = "correct the value (see mlflow/policy.toml)"
         return Problem(where, str(fault["msg"]), remedy, example=repr(fault["input"]))
     rules: dict[str, type[_Rule]] = {"paired": PairedRule, "segments": SegmentRule, "index": IndexRule,
-                                     "calibration": CalibrationRule, "answers": AnswerRule}  # fmt: skip
+                                     "calibration": CalibrationRule, "answers": AnswerRule,
+                                     "increment": IncrementRule}  # fmt: skip
     known = sorted(rules[str(fault["loc"][0])].model_fields if len(fault["loc"]) == 2 else rules)
     guess = nearest(str(fault["loc"][-1]), known)
     return Problem(where, "unknown key", f"did you mean {guess!r}?" if guess else f"known here: {', '.join(known)}")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import nn
 
 from kgrec.errors import InputError, Problem
 from kgrec.training.link_task import LINK
+from kgrec.training.warm_start import StartConfig
 
 USERS: Final = "users"
 ENTITIES: Final = "entities"
@@ -45,8 +46,8 @@ class Knowledge(StrEnum):
     FROZEN = "frozen"
 
 
-class PhasesConfig(BaseModel):
-    """What learns when."""
+class PhasesConfig(StartConfig):
+    """What learns when, and from where."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,0 +1,160 @@
+"""An increment on the last events of ml-100k beside a full training on the same log: time, lists, figures.
+
+    python benchmarks/incremental.py [--share 0.01] [--workspace DIR] [--set KEY=VALUE]... [--split time]
+
+The log is cut by time into a part of before and one of the last `--share` events, a file each. A version is trained in
+full on the first. Then, each in a copy of that workspace and a process of its own, one after the other: an increment
+(training.start = "promoted") and a full training on both files. Both answer the same users' lists of ten. Prints JSON;
+seconds are wall clock of the whole chain without the start of the interpreter, with the machine's load beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kgrec import columns as c
+from kgrec.artifacts import load_artifact
+from kgrec.chain import judge
+from kgrec.evaluation.significance import mean_of, randomisation_test
+from kgrec.seeds import numpy_generator
+from kgrec.serving.recommend import open_version
+from kgrec.serving.versions import read_registry
+from kgrec.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+RUN = """
+import json, sys, time
+from feature_store.catalog import VIEWS
+from kgrec.stages import run
+started = time.perf_counter()
+result = run(sys.argv[1], sys.argv[2], overrides=json.loads(sys.argv[3]), views=VIEWS)
+found = result.as_dict()
+print(json.dumps({"seconds": round(time.perf_counter() - started, 2), "version": found["version"],
+    "promoted": found["promoted"], "failures": list(result.released.verdict.failures),
+    "stages": {name: one["seconds"] for name, one in found["stages"].items()}}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=0.01, help="of the events, the last, that are new")
+    parser.add_argument("--workspace", type=Path, help="keep the workspaces here; the first one is reused")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--split", default="time", help="split.kind")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="incremental-") as scratch:
+        print(
+            json.dumps(measure(asked.workspace or Path(scratch), asked.share, asked.overrides, asked.split), indent=1)
+        )
+
+
+def measure(folder: Path, share: float, overrides: list[str], split: str) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = write_config(folder, split)
+    old, new = cut(folder / "events", share)
+    overrides = ["gate.baselines=[]", "gate.tolerance=0.5", *overrides]
+    base = folder / "base"
+    first = None
+    if not (base / "versions.json").exists():
+        (folder / "events" / "new.parquet").unlink()
+        first = run(config, base, overrides)
+        cut(folder / "events", share)
+    for name in ("increment", "full"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(base, folder / name)
+    increment = run(config, folder / "increment", [*overrides, "training.start=promoted"])
+    full = run(config, folder / "full", overrides)
+    return {
+        "benchmark": "incremental", "events_before": old, "new_events": new, "split": split, "first": first,
+        "increment": increment, "full": full, "time_share": round(increment["seconds"] / full["seconds"], 3),
+        **compared(folder, increment["version"], full["version"]),
+        "machine": f"{len(os.sched_getaffinity(0))} cores", "date": datetime.now(UTC).date().isoformat(),
+    }  # fmt: skip
+
+
+def write_config(folder: Path, split: str) -> Path:
+    text = (ROOT / "configs" / "ml-100k.toml").read_text()
+    text = text.replace("demo:ml-100k/interactions.tsv", "events/*.parquet").replace('"user_time"', f'"{split}"')
+    text = text.replace('history = "train"', 'history = "all"').replace("epochs = 12 ", "epochs = 24 ")
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def cut(folder: Path, share: float) -> tuple[int, int]:
+    """Write the log as two files, in order of time: what was there before, and the last events."""
+    from kgrec.data.sources import find_files
+
+    folder.mkdir(exist_ok=True)
+    (file,) = find_files("demo:ml-100k/interactions.tsv", folder)
+    log = pl.read_csv(file, separator="\t").sort("timestamp", maintain_order=True)
+    new = round(share * log.height)
+    log.head(log.height - new).write_parquet(folder / "before.parquet")
+    log.tail(new).write_parquet(folder / "new.parquet")
+    return log.height - new, new
+
+
+def run(config: Path, workspace: Path, overrides: list[str]) -> dict[str, Any]:
+    before = os.getloadavg()[0]
+    command = [sys.executable, "-c", RUN, str(config), str(workspace), json.dumps(overrides)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT)
+    return json.loads(done.stdout.splitlines()[-1]) | {"load": [round(before, 1), round(os.getloadavg()[0], 1)]}
+
+
+def compared(folder: Path, increment: str, full: str) -> dict[str, Any]:
+    """Return how many of the top ten are the same, over all users, and the difference of the figures on test."""
+    ours, theirs = (answers(folder / name, version) for name, version in (("increment", increment), ("full", full)))
+    before = answers(folder / "base", "1")
+    found: dict[str, Any] = {
+        "users": ours["user"].n_unique(), "overlap@10": overlap(ours, theirs),
+        "overlap@10 of the version before with the full one": overlap(before, theirs),
+        "overlap@10 of the increment with the version before": overlap(ours, before),
+    }  # fmt: skip
+    one, other = per_user(folder / "increment", increment), per_user(folder / "full", full)
+    joined = one.join(other, on=c.USER_ROW, suffix="_full", maintain_order="left")
+    for metric in ("ndcg@10", "recall@10"):
+        values, rivals = joined[metric].to_numpy(), joined[f"{metric}_full"].to_numpy()
+        difference = mean_of(values) - mean_of(rivals)
+        p = randomisation_test([difference], numpy_generator(7, "incremental", metric))[0]
+        found[f"test/{metric}"] = {"increment": float(values.mean()), "full": float(rivals.mean()),
+                                   "difference": difference.value, "p": p, "users": joined.height}  # fmt: skip
+    return found
+
+
+def answers(workspace: Path, version: str) -> pl.DataFrame:
+    place = Workspace(workspace)
+    record = read_registry(place).find(version)
+    assert record is not None
+    loaded = open_version(place.store.path("version", record.key), version)
+    return loaded.recommend(loaded.users.entries.to_list(), k=10).select("user", "item")
+
+
+def overlap(one: pl.DataFrame, other: pl.DataFrame) -> float:
+    both = one.join(other, on=["user", "item"], how="semi")
+    return round(both.height / one.height, 4)
+
+
+def per_user(workspace: Path, version: str) -> pl.DataFrame:
+    place = Workspace(workspace)
+    record = read_registry(place).find(version)
+    assert record is not None
+    made = load_artifact(place.store.path("version", record.key), verify=False)
+    evaluated = place.store.with_digest("evaluate", made.inputs["evaluate"])
+    assert evaluated is not None
+    table = pl.read_parquet(evaluated.file(judge.PER_USER))
+    return table.filter((pl.col(c.SYSTEM) == "model") & (pl.col(c.GROUP) == "ranking"))
+
+
+if __name__ == "__main__":
+    main()

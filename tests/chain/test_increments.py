@@ -1,0 +1,180 @@
+"""A run that goes on from the promoted version: when it may, what it keeps, and when a full training is forced."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from feature_store.catalog import VIEWS
+from kgrec import columns as c
+from kgrec.artifacts import Artifact, ArtifactStore
+from kgrec.chain import increments
+from kgrec.chain.context import Run
+from kgrec.chain.increments import START, agrees, find_start, increment_rule
+from kgrec.chain.learn import learned_by
+from kgrec.chain.starting import overlap
+from kgrec.config import TaskName, load_config
+from kgrec.serving.policy import IncrementRule
+from kgrec.serving.versions import read_registry
+from kgrec.stages import run
+from kgrec.workspace import Workspace
+from tests import worlds
+
+GOES_ON = ["training.start=promoted", "gate.baselines=[]", "gate.tolerance=0.9", "training.increment.full_every=1"]
+
+
+def grown(folder: Path, *lines: str) -> Path:
+    """Write the tiny world with more events at its end and return its config."""
+    shutil.copytree(worlds.TINY.parent / "tiny", folder / "tiny")
+    with (folder / "tiny" / "ratings.csv").open("a") as log:
+        log.writelines(f"{line}\n" for line in lines)
+    return Path(shutil.copy(worlds.TINY, folder))
+
+
+def last_of(place: Path, kind: str) -> Artifact:
+    """Return the artifact behind the newest version."""
+    record = read_registry(Workspace(place)).versions[-1]
+    store = ArtifactStore(place / "artifacts")
+    version = store.find("version", record.key)
+    assert version is not None
+    found = store.with_digest(kind, version.inputs[kind])
+    assert found is not None
+    return found
+
+
+def events_after(days: int) -> list[str]:
+    """Return lines of new events: a new user and a new item among them."""
+    at = worlds.START + worlds.SPAN + 86_400 * days
+    log = pl.read_csv(worlds.TINY.parent / "tiny" / "ratings.csv", infer_schema=False)
+    users, items = log["user"].unique(maintain_order=True), log["item"].unique(maintain_order=True)
+    return [
+        f"{user},{item},rating,5,{at + place}"
+        for place, (user, item) in enumerate([("newcomer", items[0]), (users[0], "novelty"), ("newcomer", items[3]),
+                                              *zip(users.head(12), items.tail(12), strict=True)])
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_path):
+    before = last_of(tiny_copy, "train")
+    result = run(grown(tmp_path, *events_after(1)), tiny_copy, overrides=GOES_ON, views=VIEWS)
+    made = last_of(tiny_copy, "train")
+    assert result.released.promoted
+    assert made.facts[START] | {"why": ""} == {
+        "full": False, "from_version": "1", "increments": 1, "why": "", "parameters_from_scratch": [],
+    }  # fmt: skip
+    old, new = (load_file(artifact.file("weights.safetensors")) for artifact in (before, made))
+    moved = (new["tables.users_UD"][: len(old["tables.users_UD"])] - old["tables.users_UD"]).norm()
+    assert 0 < moved < 0.5 * old["tables.users_UD"].norm(), "it went on from the rows that stood"
+    assert made.facts["blocks"]["weights"] == before.facts["blocks"]["weights"]
+    assert set(result.baselines) == set(), "of an increment the gate's baselines alone are judged"
+    assert result.stages["train"].get("cached") is False
+
+    again = run(tmp_path / "tiny.toml", tiny_copy, overrides=GOES_ON, views=VIEWS)
+    assert all(stage["cached"] for stage in again.stages.values()), "the same data: there is nothing to go on to"
+    assert again.released.version == result.released.version
+
+    shutil.rmtree(tmp_path / "tiny")
+    full = run(grown(tmp_path, *events_after(1), *events_after(2)), tiny_copy, overrides=GOES_ON, views=VIEWS)
+    start = last_of(tiny_copy, "train").facts[START]
+    assert start["full"]
+    assert "there were 1 increments" in start["why"]
+    assert 0 < start["agreement"]["overlap@10"] <= 1
+    assert start["agreement"]["full"] == pytest.approx(
+        last_of(tiny_copy, "train").facts["blocks"]["validation_ndcg@5"], abs=0.05
+    )
+    assert {"popularity", "ease"} <= set(full.baselines)
+
+
+def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:
+    """Return where a run on a workspace would start, on the promoted version's own log unless its parts are others."""
+    loaded = load_config(config, [*GOES_ON, *overrides])
+    context = Run(loaded, Workspace(place))
+    log, graph = (last_of(place, kind) for kind in ("split", "graph"))
+    tasks = (TaskName.CLICK, TaskName.CONVERSION, TaskName.KG)
+    settings = learned_by(loaded.config, tasks)
+    made = last_of(place, "train").config
+    return find_start(context, settings | {"tasks": made["tasks"]}, log, graph)
+
+
+def test_nothing_to_start_from_is_a_full_training_and_says_why(tiny, tiny_copy, tmp_path):
+    assert started(tiny.workspace, "training.start=scratch") is None
+    assert started(tiny.workspace) is None, "the promoted version was trained on these very data, in full"
+    assert "model, losses" not in started(tiny.workspace, "model.dimensions=8").why
+    assert started(tiny.workspace, "model.dimensions=8").why.endswith("version 1: model")
+    assert "phases" in started(tiny.workspace, "training.knowledge=frozen").why
+    assert started(tiny.workspace, "name=other").why == "no version of this name is promoted"
+    train = last_of(tiny_copy, "train")
+    split = last_of(tiny_copy, "split")
+    loaded = load_config(worlds.TINY, GOES_ON)
+    shutil.rmtree(train.path)
+    found = find_start(Run(loaded, Workspace(tiny_copy)), {}, split, last_of(tiny_copy, "graph"))
+    assert (found.full, found.base, found.why) == (True, None, "what the promoted version was made of is gone")
+
+
+def test_events_that_were_learned_from_and_are_now_held_out_forbid_an_increment(tiny, tmp_path):
+    log = last_of(tiny.workspace, "split")
+    events = pl.read_parquet(log.file("events.parquet"))
+
+    def make(part_of_first: str) -> Artifact:
+        def write(out: Path) -> dict[str, Any]:
+            for name in log.files:
+                shutil.copy(log.file(name), out / name)
+            moved = pl.when(pl.int_range(pl.len()) < 3).then(pl.lit(part_of_first)).otherwise(c.PART)
+            moved = pl.when(pl.col(c.PART) == c.TRAIN).then(moved).otherwise(c.PART).cast(events[c.PART].dtype)
+            events.with_columns(moved.alias(c.PART)).write_parquet(out / "events.parquet")
+            return dict(log.facts) | {"note": part_of_first}
+
+        return ArtifactStore(tmp_path).build("split", {"part": part_of_first}, {}, write)[0]
+
+    context = Run(load_config(worlds.TINY, GOES_ON), Workspace(tiny.workspace))
+    graph = last_of(tiny.workspace, "graph")
+    assert find_start(context, {}, make(c.TRAIN), graph).full is False
+    leaked = find_start(context, {}, make(c.TEST), graph)
+    assert (leaked.full, leaked.base) == (True, None)
+    assert "now held out" in leaked.why
+
+
+def test_an_increment_that_agreed_too_little_or_was_refused_forces_a_full_training(tiny_copy, monkeypatch):
+    base = increments._base(
+        Run(load_config(worlds.TINY), Workspace(tiny_copy)), read_registry(Workspace(tiny_copy)).versions[0]
+    )
+    context = Run(load_config(worlds.TINY, [*GOES_ON, "training.increment.full_every=9"]), Workspace(tiny_copy))
+    assert increments._due(context, base, 0) is None
+    for found, words in (({"overlap@10": 0.5, "full": 0.2, "increment": 0.2}, "0.500"),
+                         ({"overlap@10": 0.95, "full": 0.2, "increment": 0.1}, "0.950")):  # fmt: skip
+        base.trained.facts[START] = {"agreement": found, "full": True}
+        assert words in increments._due(context, base, 0)
+    base.trained.facts[START] = {"agreement": {"overlap@10": 0.95, "full": 0.2, "increment": 0.199}, "full": True}
+    assert increments._due(context, base, 0) is None
+    assert "there were 9 increments" in increments._due(context, base, 9)
+    monkeypatch.setattr(increments, "_refused_increment", lambda run: True)
+    assert "refused" in increments._due(context, base, 0)
+
+
+def test_the_policy_says_what_agreement_is(tmp_path):
+    close = {"overlap@10": 0.92, "full": 0.2, "increment": 0.199}
+    assert agrees(IncrementRule(), close)
+    assert not agrees(IncrementRule(least_overlap=0.93), close)
+    assert not agrees(IncrementRule(largest_loss=0.001), close)
+    (tmp_path / "policy.toml").write_text("[increment]\nleast_overlap = 0.93\n")
+    config = tmp_path / "tiny.toml"
+    config.write_text(worlds.TINY.read_text() + '[gate]\npolicy = "policy.toml"\n')
+    context = Run(load_config(config), Workspace(tmp_path / "w"))
+    assert increment_rule(context).least_overlap == 0.93
+    assert increment_rule(Run(load_config(worlds.TINY), Workspace(tmp_path / "w"))) == IncrementRule()
+
+
+def test_overlap_is_the_mean_share_of_places():
+    draw = torch.Generator().manual_seed(3)
+    one, other = (torch.stack([torch.randperm(12, generator=draw)[:5] for _ in range(20)]) for _ in range(2))
+    slow = [len({*a} & {*b}) / 5 for a, b in zip(one.tolist(), other.tolist(), strict=True)]
+    assert overlap(one, other) == pytest.approx(sum(slow) / len(slow))
+    assert overlap(one, one) == 1.0
+    assert overlap(torch.full((2, 3), -1), torch.full((2, 3), -1)) == 1.0
