@@ -57,15 +57,15 @@ def trained_towers(config_path: Path, workspace: Path, seed: int, overrides: lis
     data = training_data(log, features, graph, TASKS, config.evaluation.target, config.losses.off_target_weight)
     shape = network_shape(log, features, graph, data, config.losses)
     network = make_network(shape, config.model, data, config.seed)
-    judge, vectors = Judge(config.evaluation, log, features, graph, TASKS), exported_vectors(network)
+    judge = Judge(config.evaluation, log, features, graph, TASKS)
 
     def objective(trained: Network) -> dict[str, float]:
-        found = judge.predictions(trained, vectors, "validation").values()
+        found = judge.predictions(trained, exported_vectors(trained), "validation").values()
         return {"objective": float(np.mean([auc(part.probability_N, part.label_N) for part in found]))}
 
     tasks = [task for task in make_tasks(shape, data, config.losses) if task.name == "towers"]
     result = train(network, tasks, config.training, config.seed, objective)
-    return Towers(network, judge, vectors, features, result.best_epoch)
+    return Towers(network, judge, exported_vectors(network), features, result.best_epoch)
 
 
 def one_seed(config_path: Path, workspace: Path, seed: int, overrides: list[str]) -> dict[str, Any]:

@@ -71,3 +71,31 @@ def read(
         show.as_json(told)
     else:
         click.echo(f"{rows.height:,} rows and {rows.width} columns, in {out}")
+
+
+@features.command()
+@click.argument("config")
+@click.option("--feast", "folder", required=True, metavar="DIR", help="The folder of the Feast repository.")
+@overrides_option
+@common
+def export(config: str, folder: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> None:
+    """Write the features of CONFIG for Feast: definitions that `feast apply` takes, and their Parquet sources."""
+    from pathlib import Path
+
+    from feature_store.catalog import VIEWS
+    from kgrec.chain.context import Run
+    from kgrec.chain.feature_export import export_to_feast
+    from kgrec.config import load_config
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    loaded, place = load_config(config, overrides), Workspace(workspace)
+    with place.hold(f"kgrec features export {config}"):
+        told = export_to_feast(Run(loaded, place, VIEWS), Path(folder))
+    if as_json:
+        show.as_json(told)
+        return
+    click.echo(f"{len(told['views'])} views, {told['rows']:,} rows in {folder}; up to {told['until']}")
+    for name, why in told["left_out"].items():
+        click.echo(f"  left out: {name}: {why}")
+    click.echo(f"next: cd {folder} && feast apply && feast materialize-incremental {told['until']}")

@@ -136,8 +136,7 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
     """Compute each labelled row's features as known before it, and the latest values for serving."""
     context = list(run.config.interactions.context) if run.config.interactions is not None else []
     declared = [repr(view) for view in run.views]
-    knowledge = run.config.knowledge
-    material = Material(log, ingested, links=knowledge is not None and bool(knowledge.links))
+    material = material_of(run, ingested, log)
     settings: dict[str, Any] = {"views": declared, "context": context, "links": material.links}
     settings["config"] = run.config.features.model_dump(mode="json")
     check_declarations(run.views, context)
@@ -148,6 +147,12 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
         settings,
         lambda out: write_encoded_features(out, material, run.views, context, run.config.features, table),
     )
+
+
+def material_of(run: Run, ingested: Artifact, log: Artifact) -> Material:
+    """Return what the features of a run are made of."""
+    knowledge = run.config.knowledge
+    return Material(log, ingested, links=knowledge is not None and bool(knowledge.links))
 
 
 def known_vocabulary(run: Run, file: str) -> Vocabulary:

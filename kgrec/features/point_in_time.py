@@ -39,7 +39,7 @@ class FeatureTables:
     rows: one row per labelled row, in its order: context, side features (`user:...`, `item:...`), `hour` (UTC), and the
     aggregates (Float32; sequences are lists of text). latest: the values per key as of the end, for serving.
     aggregates: their column names. counts: those of them that count (the encoder takes their log). left_out: view or
-    feature to why it is not there.
+    feature to why it is not there. views: those that were computed, * keys expanded to columns.
     """
 
     rows: pl.DataFrame
@@ -47,6 +47,7 @@ class FeatureTables:
     aggregates: tuple[str, ...]
     counts: tuple[str, ...]
     left_out: Mapping[str, str]
+    views: tuple[FeatureView, ...] = ()
 
 
 def build_features(
@@ -100,6 +101,7 @@ def build_features(
             if isinstance(feature, COUNTING)
         ),
         left_out=left_out,
+        views=tuple(chosen),
     )
 
 
