@@ -38,6 +38,29 @@ def build(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool
     return run_config(config, overrides, workspace, until="graph", as_json=as_json)
 
 
+@graph.command()
+@click.argument("config")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@common
+def update(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> None:
+    """Take new triples, entities and items of CONFIG into the promoted version, without training; old rows stand."""
+    from kgrec.chain.context import Run
+    from kgrec.chain.updating import update_graph
+    from kgrec.config import load_config
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    place = Workspace(workspace, must_exist=True)
+    with place.hold(f"kgrec graph update {config}"):
+        updated = update_graph(Run(load_config(config, overrides), place))
+    if as_json:
+        show.as_json({"version": updated.version, **updated.facts})
+        return
+    click.echo(f"version {updated.version} is promoted")
+    for name, value in updated.facts.items():
+        click.echo(f"  {name.replace('_', ' ')}: {value}")
+
+
 @graph.command(name="show")
 @click.option("--entity", required=True, help="An id, label or title: an item or any other entity.")
 @click.option("--hops", type=click.IntRange(1, 4), default=2, show_default=True, help="How far to go.")

@@ -62,13 +62,13 @@ def past_of(run: Run) -> Past:
         what = f"the promoted version {record.version} is of {record.name!r}, the config of {run.config.name!r}"
         raise InputError(Problem(run.loaded.source, what, "name the config of what is served, or another --workspace"))
     version = open_version(run.workspace.store.path("version", record.key), record.version)
-    log = _made(run, record, "split", version.artifact.inputs["split"])
-    evaluated = _made(run, record, "evaluate", version.artifact.inputs["evaluate"])
-    return Past(record, version, _made(run, record, "ingest", log.inputs["ingest"]), log, evaluated)
+    log = made_artifact(run, record, "split", version.artifact.inputs["split"])
+    evaluated = made_artifact(run, record, "evaluate", version.artifact.inputs["evaluate"])
+    return Past(record, version, made_artifact(run, record, "ingest", log.inputs["ingest"]), log, evaluated)
 
 
-def _made(run: Run, record: VersionRecord, kind: str, digest: str) -> Artifact:
-    """Return the artifact of a kind with this content."""
+def made_artifact(run: Run, record: VersionRecord, kind: str, digest: str) -> Artifact:
+    """Return the artifact of a kind with this content; InputError when it is gone."""
     for manifest in sorted((run.workspace.store.root / kind).glob(f"*/{MANIFEST}")):
         artifact = load_artifact(manifest.parent, kind, verify=False)
         if artifact.digest == digest:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import polars as pl
 
 from kgrec.columns import HEAD_ROW, KNOWN_AT, PART, PART_TYPE, SOURCE, TAIL_ROW, TEST, TRAIN, VALIDATION
+
+_PAIR: Final = "pair"
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,24 @@ def assign_triples(
 
 
 def _hold_out(rows: pl.DataFrame, shares: tuple[float, float], generator: np.random.Generator) -> pl.DataFrame:
-    low = pl.min_horizontal(HEAD_ROW, TAIL_ROW).alias("low")
-    high = pl.max_horizontal(HEAD_ROW, TAIL_ROW).alias("high")
-    pairs = rows.select(low, high).unique(maintain_order=True)
+    pair = rows.select(_pair().alias(_PAIR))
+    pairs = pair.unique(maintain_order=True)
     draw = pl.Series("draw", generator.random(pairs.height))
     validation, test = shares
     part = (
         pl.when(pl.col("draw") < test).then(pl.lit(TEST))
         .when(pl.col("draw") < test + validation).then(pl.lit(VALIDATION))
-        .otherwise(pl.lit(TRAIN)).alias(PART)
+        .otherwise(pl.lit(TRAIN)).cast(PART_TYPE).alias(PART)
     )  # fmt: skip
-    decided = pairs.with_columns(draw).select("low", "high", part)
-    return (
-        rows.with_columns(low, high)
-        .join(decided, on=["low", "high"], how="left", maintain_order="left")
-        .drop("low", "high")
-    )
+    held = pairs.with_columns(draw).filter(pl.col("draw") < test + validation).select(_PAIR, part)
+    found = pair.join(held, on=_PAIR, how="left", maintain_order="left")[PART]
+    return rows.with_columns(found.fill_null(TRAIN))
+
+
+def _pair() -> pl.Expr:
+    """One number for the two nodes of a triple, whatever its direction."""
+    low, high = pl.min_horizontal(HEAD_ROW, TAIL_ROW), pl.max_horizontal(HEAD_ROW, TAIL_ROW)
+    return low.cast(pl.Int64) * 2**32 + high.cast(pl.Int64)
 
 
 def keep_in_train(parted: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -84,8 +89,6 @@ def pairs_across_parts(triples: pl.DataFrame) -> int:
 
     Such a triple is often the inverse of one that training saw, and flatters link prediction.
     """
-    pairs = triples.select(
-        pl.min_horizontal(HEAD_ROW, TAIL_ROW).alias("low"), pl.max_horizontal(HEAD_ROW, TAIL_ROW).alias("high"), PART
-    )
+    pairs = triples.select(_pair().alias(_PAIR), PART)
     held = pairs.filter(pl.col(PART) != TRAIN)
-    return held.join(pairs.filter(pl.col(PART) == TRAIN), on=["low", "high"], how="semi").height
+    return held.join(pairs.filter(pl.col(PART) == TRAIN), on=_PAIR, how="semi").height

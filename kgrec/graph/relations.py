@@ -26,8 +26,11 @@ def describe_relations(triples: pl.DataFrame, num_items: int, agreement: float) 
     """
     per_head = triples.group_by(RELATION_ROW, HEAD_ROW).len("tails_of_head")
     per_tail = triples.group_by(RELATION_ROW, TAIL_ROW).len("heads_of_tail")
-    ends = pl.concat([triples.select(RELATION_ROW, pl.col(end).alias("node")) for end in (HEAD_ROW, TAIL_ROW)])
-    covered = ends.filter(pl.col("node") < num_items).unique().group_by(RELATION_ROW).len("item_count")
+    ends = [
+        triples.filter(pl.col(end) < num_items).select(RELATION_ROW, pl.col(end).alias("node"))
+        for end in (HEAD_ROW, TAIL_ROW)
+    ]
+    covered = pl.concat(ends).unique().group_by(RELATION_ROW).len("item_count")
     counterparts = _counterparts(triples)
     sizes = triples.group_by(RELATION_ROW).len("triples")
     symmetric = counterparts.filter(pl.col(RELATION_ROW) == pl.col("other")).select(
@@ -59,11 +62,11 @@ def describe_relations(triples: pl.DataFrame, num_items: int, agreement: float) 
 
 def _counterparts(triples: pl.DataFrame) -> pl.DataFrame:
     """(relation, other, len): how many triples of a relation have their reverse in the other; loops do not count."""
-    plain = triples.filter(pl.col(HEAD_ROW) != pl.col(TAIL_ROW)).select(KEY)
-    turned = plain.select(
-        pl.col(TAIL_ROW).alias(HEAD_ROW), pl.col(RELATION_ROW).alias("other"), pl.col(HEAD_ROW).alias(TAIL_ROW)
-    )
-    return plain.join(turned, on=[HEAD_ROW, TAIL_ROW]).group_by(RELATION_ROW, "other").len()
+    forth = pl.col(HEAD_ROW).cast(pl.Int64) * 2**32 + pl.col(TAIL_ROW)
+    back = pl.col(TAIL_ROW).cast(pl.Int64) * 2**32 + pl.col(HEAD_ROW)
+    plain = triples.filter(pl.col(HEAD_ROW) != pl.col(TAIL_ROW))
+    turned = plain.select(back.alias("pair"), pl.col(RELATION_ROW).alias("other"))
+    return plain.select(forth.alias("pair"), RELATION_ROW).join(turned, on="pair").group_by(RELATION_ROW, "other").len()
 
 
 def _inverses(counterparts: pl.DataFrame, sizes: pl.DataFrame, agreement: float) -> pl.DataFrame:

@@ -62,8 +62,12 @@ def kept_entities(pairs_X2: Tensor, num_items: int, num_entities: int) -> Tensor
     >>> kept_entities(torch.tensor([[0, 2], [1, 2], [1, 3], [3, 4]]), num_items=2, num_entities=5).tolist()
     [2]
     """
+    return _core(_unordered(pairs_X2, num_entities), num_items, num_entities)
+
+
+def _core(pairs_X2: Tensor, num_items: int, num_entities: int) -> Tensor:
+    """See `kept_entities`; the pairs are distinct."""
     alive_E = torch.ones(num_entities, dtype=torch.bool)
-    pairs_X2 = _unordered(pairs_X2, num_entities)
     while True:
         degree_E = torch.bincount(pairs_X2.flatten(), minlength=num_entities)
         leaf_E = alive_E & (degree_E <= 1)
@@ -87,11 +91,11 @@ def build_adjacency(
     kept_P = torch.zeros(0, dtype=torch.int64)
     pairs_X2, own_X = edges.head_tail_X2[:0], torch.ones(0)
     if graph_weight > 0 and len(edges.head_tail_X2):
-        kept_P = kept_entities(edges.head_tail_X2, num_items, num_entities)
+        distinct_X2 = _unordered(edges.head_tail_X2, num_entities)
+        kept_P = _core(distinct_X2, num_items, num_entities)
         node_E = torch.full((num_entities,), -1, dtype=torch.int64)
         node_E[:num_items] = torch.arange(num_items)
         node_E[kept_P] = num_items + torch.arange(len(kept_P))
-        distinct_X2 = _unordered(edges.head_tail_X2, num_entities)
         pairs_X2, own_X = node_E[distinct_X2] + num_users, _weights(edges, distinct_X2, num_entities)
         kept_X = (pairs_X2 >= num_users).all(dim=1)
         pairs_X2, own_X = pairs_X2[kept_X], own_X[kept_X]
