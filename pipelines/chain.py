@@ -56,10 +56,18 @@ def _print_artifact(until: str, artifact: Any, reports: Any, *, as_json: bool) -
     else:
         answer = {"stage": until, "path": str(artifact.path), "digest": artifact.digest, "facts": dict(artifact.facts),
                   "stages": stages}  # fmt: skip
+    if artifact is not None and until == "evaluate":
+        from kgrec.chain.details import read_details
+        from kgrec.chain.release import read_figures
+
+        metrics, baselines = read_figures(artifact)
+        answer |= {"metrics": metrics, "baselines": baselines, "evaluation": read_details(artifact)}
     if as_json:
         show.as_json(answer)
         return
     click.echo(f"{until}: {answer.get('path', 'nothing to do for this data')}")
+    if "metrics" in answer:
+        show.figures(answer)
     for name, value in answer.get("facts", {}).items():
         click.echo(f"  {name}: {value}")
 

@@ -63,12 +63,14 @@ def evaluate(
     config: str | None, recommendations: str | None, model: str | None, truth: str | None, lengths: str,
     overrides: tuple[str, ...], workspace: str, as_json: bool,
 ) -> int:  # fmt: skip
-    """Judge the model of CONFIG; or a table of --recommendations, or the lists of a stored --model, by --truth."""
-    from pipelines.evaluate import evaluate_files, evaluate_version
+    """Judge the model of CONFIG; or a table of --recommendations by --truth; or a stored --model by either."""
+    from pipelines.evaluate import evaluate_files, evaluate_on_config, evaluate_version
 
     if model is not None:
-        if config is not None or recommendations is not None:
-            raise click.UsageError("--model goes with --truth alone, without CONFIG and --recommendations")
+        if recommendations is not None or (config is not None and truth is not None):
+            raise click.UsageError("--model goes with CONFIG or with --truth, and without --recommendations")
+        if config is not None:
+            return evaluate_on_config(config, overrides, workspace, model, as_json=as_json)
         return evaluate_version(workspace, model, truth, lengths, as_json=as_json)
     if recommendations is not None or truth is not None:
         return evaluate_files(recommendations, truth, lengths, as_json=as_json)

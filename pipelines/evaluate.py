@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kgrec.errors import InputError, Problem
+from kgrec.workspace import Workspace
 from pipelines import show
 
 PROMOTED = "promoted"
@@ -57,6 +58,33 @@ def evaluate_version(workspace: str, version: str, truth: str | None, lengths: s
         click.echo(f"{seen} relevant pairs are in the version's own log and left out of its lists: "
                    "give a truth that is younger than the version", err=True)  # fmt: skip
     _print({"version": model.number} | metrics | {"num_pairs_already_seen": seen}, as_json=as_json)
+    return 0
+
+
+def evaluate_on_config(
+    config: str, overrides: tuple[str, ...], workspace: str, version: str, *, as_json: bool
+) -> int:  # fmt: skip
+    """Judge a stored version on the test part that CONFIG makes of its data, and print the figures."""
+    from kgrec.chain.context import Run
+    from kgrec.chain.stored import judge_stored
+    from kgrec.config import load_config
+    from kgrec.serving.versions import promoted, read_registry, require
+
+    place = Workspace(workspace, must_exist=True)
+    with place.hold(f"kgrec evaluate {config} --model {version}"):
+        run = Run(load_config(config, overrides), place)
+        record = promoted(place) if version == PROMOTED else require(read_registry(place), version)
+        answer = judge_stored(run, record)
+    if told := answer.get("num_pairs_trained_on"):
+        click.echo(f"{told} relevant pairs of this test part were in the training part of version {record.version}: "
+                   "the figures are no test of it", err=True)  # fmt: skip
+    if as_json:
+        show.as_json(answer)
+        return 0
+    click.echo(f"version {answer['version']} on the test part of {config}")
+    for group, figures in answer["metrics"]["test"].items():
+        click.echo(f"{group}:")
+        _print(figures, as_json=False)
     return 0
 
 

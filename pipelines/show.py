@@ -28,9 +28,7 @@ def fault(error: Exception, *, as_object: bool, problems: Sequence[Any] = ()) ->
 
 def run_result(result: Mapping[str, Any]) -> None:
     """Print the figures of a run beside the baselines, the gate's verdict and where the report is."""
-    test = result["metrics"].get("test", {})
-    _ranking_table(test, result["baselines"])
-    _task_lines(test)
+    figures(result)
     gate = result["gate"]
     console.print()
     version = result.get("version")
@@ -50,6 +48,20 @@ def run_result(result: Mapping[str, Any]) -> None:
     )
     console.print(f"\nstages: {stages}; peak memory {result['peak_rss_mb']:.0f} MB", markup=False)
     click.echo(f"report: {result['report']}")
+
+
+def figures(result: Mapping[str, Any]) -> None:
+    """Print the alarms first, then the figures of the test part beside the baselines."""
+    from kgrec.evaluation.report_details import alarm_sentences
+
+    alarms = alarm_sentences(result["evaluation"])
+    for sentence in alarms:
+        console.print(f"ALARM {sentence}", style="bold red", markup=False)
+    if alarms:
+        console.print("Until the alarms are explained, believe no figure below.\n", style="red")
+    test = result["metrics"].get("test", {})
+    _ranking_table(test, result["baselines"])
+    _task_lines(test)
 
 
 def _ranking_table(test: Mapping[str, Any], baselines: Mapping[str, Mapping[str, float]]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
 import kgrec
 from kgrec.stages import RunResult
+from tests import worlds
 from tests.calling import as_json, call
 
 
@@ -44,6 +47,7 @@ def test_a_version_is_judged_by_its_own_lists(tiny: RunResult, truth) -> None:
         (("--model", "v99"), 2, "v99"),
         (("--model", "promoted", "--k", "ten"), 2, "--k"),
         (("--model", "promoted", "--recommendations", "x.csv"), 2, "--model goes with"),
+        ((worlds.TINY, "--model", "promoted"), 2, "--model goes with"),
     ],
 )
 def test_wrong_calls_are_told(tiny: RunResult, truth, arguments, status, told) -> None:
@@ -59,3 +63,42 @@ def test_a_wrong_truth_is_refused_with_all_its_problems(tiny: RunResult, tmp_pat
     result = call("evaluate", "--model", "promoted", "--truth", path, "--workspace", tiny.workspace)
     assert result.exit_code == 2
     assert "no column 'user'" in result.output
+
+
+def test_a_version_on_its_own_config_has_the_figures_of_its_run(tiny: RunResult, tiny_copy: Path) -> None:
+    arguments = ("evaluate", worlds.TINY, "--model", "1", "--workspace", tiny_copy)
+    answer = as_json(call(*arguments, "--json"))
+    assert set(answer) == {"version", "metrics", "num_pairs_trained_on"}
+    assert (answer["version"], answer["num_pairs_trained_on"]) == ("1", 0)
+    expected = tiny.metrics["test"]
+    assert set(answer["metrics"]["test"]) == {"ranking", "ranking_cold"}
+    for group, figures in answer["metrics"]["test"].items():
+        assert figures == pytest.approx(expected[group], abs=1e-9), group
+    plain = call(*arguments)
+    assert plain.exit_code == 0
+    assert f"{expected['ranking']['recall@5']:.6g}" in plain.stdout
+
+
+def test_a_version_that_was_trained_on_the_test_part_is_told_so(tiny_copy: Path) -> None:
+    """A later test part would be honest; one that begins inside the train part of the version is not."""
+    early = ("--set", 'split.test="2023-11-20"', "--set", 'split.validation="2023-11-18"')
+    result = call("evaluate", worlds.TINY, "--model", "promoted", *early, "--workspace", tiny_copy, "--json")
+    assert result.exit_code == 0, result.output
+    answer = as_json(result)
+    assert answer["num_pairs_trained_on"] > 900
+    assert "the figures are no test of it" in result.stderr
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_evaluating_a_config_gives_and_prints_its_figures(tiny: RunResult, tiny_copy: Path) -> None:
+    result = call("evaluate", worlds.TINY, "--workspace", tiny_copy, "--json")
+    assert result.exit_code == 0, result.stderr
+    answer = as_json(result)
+    assert (answer["stage"], answer["stages"]["evaluate"]["cached"]) == ("evaluate", True)
+    whole = tiny.as_dict()
+    for key in ("metrics", "baselines", "evaluation"):
+        assert answer[key] == whole[key]
+    plain = call("evaluate", worlds.TINY, "--workspace", tiny_copy)
+    assert f"{whole['metrics']['test']['ranking']['recall@5']:.4f}" in plain.stdout
+    assert "graph_kernel" in plain.stdout
+    assert "ALARM" not in plain.stdout

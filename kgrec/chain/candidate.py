@@ -17,9 +17,9 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.answers import MODEL, per_user
 from kgrec.chain.context import Run
 from kgrec.chain.judge import PER_USER
-from kgrec.chain.learn import chosen_tasks
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
+from kgrec.config import TaskName
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import KgrecError
 from kgrec.evaluation.pairs import Pairs
@@ -182,10 +182,14 @@ def _promoted_lists(run: Run, made: Made) -> tuple[str, RankingQuestion, Tensor]
     if record is None or record.name != run.config.name:
         return None
     champion = open_version(run.workspace.store.path("version", record.key), record.version)
-    asker = Judge(run.config.evaluation, made.log, None, made.graph, chosen_tasks(run, made.ingested))
-    question = asker.question(c.TEST)
-    scorer = scores_of(champion, made.log, question.history)
-    return record.version, question, answer(question, scorer, max(run.config.evaluation.k))
+    return record.version, *lists_of(run, champion, made.log)
+
+
+def lists_of(run: Run, version: Version, log: Artifact) -> tuple[RankingQuestion, Tensor]:
+    """Return the test question of a log and the lists of a version that another log made."""
+    question = Judge(run.config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.TEST)
+    scorer = scores_of(version, log, question.history)
+    return question, answer(question, scorer, max(run.config.evaluation.k))
 
 
 def _figures_of(run: Run, question: RankingQuestion, top_BK: Tensor) -> Mapping[str, Any]:

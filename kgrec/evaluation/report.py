@@ -13,7 +13,7 @@ import jinja2
 import vl_convert
 
 from kgrec.artifacts import write_atomically
-from kgrec.evaluation.report_details import by_length, detail_sections
+from kgrec.evaluation.report_details import alarm_sentences, by_length, detail_sections
 from kgrec.evaluation.report_words import EXPLANATIONS, chance_words, decimals, plain_name, plain_text
 
 Metrics = Mapping[str, float]
@@ -151,9 +151,11 @@ def comparison(data: ReportData) -> list[dict[str, Any]]:
 
 
 def as_markdown(data: ReportData) -> str:
-    """Return the report's core as Markdown: verdict, gate, comparison, all test metrics, data, left out."""
+    """Return the report's core as Markdown: verdict, gate, alarms, comparison, all test metrics, data, left out."""
     lines = [f"# {plain_text(data.name)}", "", plain_text(verdict(data)), "", plain_text(_gate_sentence(data)), ""]
     lines += [f"- {plain_text(reason)}" for reason in data.reasons]
+    for heading, told in (("Alarms", alarm_sentences(data.details)), ("Warnings", data.warnings)):
+        lines += ["", f"## {heading}", "", *(f"- {plain_text(one)}" for one in told)] if told else []
     rows = comparison(data)
     if rows:
         header = ["test", "model", *data.baselines]

@@ -34,7 +34,7 @@ def detail_sections(details: Mapping[str, Any], svg: Callable[[Any], str]) -> di
     """Return what the page shows of `kgrec.chain.details`, ready to be laid out; sections without content are empty."""
     fairness = details.get("fairness", {})
     return {
-        "alarms": details.get("alarms", []),
+        "alarms": alarm_sentences(details),
         "beyond": _by_system(details.get("beyond_accuracy", {})),
         "debiased": _by_system(details.get("debiased", {})),
         "providers": _by_system(fairness.get("providers", {})),
@@ -46,6 +46,19 @@ def detail_sections(details: Mapping[str, Any], svg: Callable[[Any], str]) -> di
         "random_exposure": details.get("random_exposure", {}),
         "left_out": details.get("left_out", {}),
     }
+
+
+def alarm_sentences(details: Mapping[str, Any]) -> list[str]:
+    """Return each alarm in words: which, what was seen, how often, an example, what to do.
+
+    >>> found = {"name": "overlap", "what": "a row in two parts", "count": 2, "example": "user 1", "remedy": "drop it"}
+    >>> alarm_sentences({"alarms": [found]})
+    ['overlap: a row in two parts (2; user 1). To do: drop it.']
+    """
+    return [
+        f"{one['name']}: {one['what']} ({decimals(one['count'])}; {one['example']}). To do: {one['remedy']}."
+        for one in details.get("alarms", [])
+    ]
 
 
 def _by_system(figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

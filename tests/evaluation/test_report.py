@@ -189,3 +189,16 @@ def test_the_verdict_and_the_table_say_how_sure_they_are(tmp_path):
     assert "(.120 to .141)" in as_markdown(data)
     write_report(tmp_path / "report.html", data)
     assert ".120 to .141" in (tmp_path / "report.html").read_text()
+
+
+def test_alarms_and_warnings_stand_in_every_form(tmp_path):
+    alarm = {"name": "overlap", "what": f"a row twice {EVIL}", "count": 1234, "example": "user 1", "remedy": "drop it"}
+    write_report(tmp_path / "report.html", replace(DATA, details={"alarms": [alarm]}))
+    page, markdown, saved = ((tmp_path / f"report.{end}").read_text() for end in ("html", "md", "json"))
+    for text in (page, markdown):
+        assert "1,234; user 1). To do: drop it." in text
+        assert "84 items have no entity" in text
+        assert "<script" not in text
+    assert markdown.index("## Alarms") < markdown.index("## Warnings") < markdown.index("| NDCG@10 |")
+    assert json.loads(saved)["details"]["alarms"] == [alarm]
+    assert "Alarms" not in as_markdown(DATA)
