@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
+from kgrec.stages import call_directly, run_chain
 from pipelines.cli import main
 
 KGREC = Path(sys.executable).with_name("kgrec")
@@ -23,3 +25,13 @@ def as_json(result: Result) -> Any:
     """Return the one JSON object that is the whole of stdout."""
     assert result.stdout.count("\n") == 1
     return json.loads(result.stdout)
+
+
+def leave_prefect_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands go through the stages themselves: the server takes seconds to start, faults have no use for it."""
+    from pipelines import train
+
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # no temporary server is started then
+    monkeypatch.setattr("pipelines.server.TemporaryServer.wait", lambda server: None)
+    monkeypatch.setattr(train, "run_flow", lambda context, until: run_chain(context, until=until))
+    monkeypatch.setattr(train, "as_flow", lambda name, work: work(call_directly))

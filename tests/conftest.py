@@ -27,8 +27,9 @@ os.environ.update(
 os.environ.pop("PREFECT_API_URL", None)
 
 from feature_store.catalog import VIEWS  # noqa: E402  after the environment
-from kgrec.stages import RunResult, call_directly, run, run_chain  # noqa: E402
+from kgrec.stages import RunResult, run  # noqa: E402
 from tests import worlds  # noqa: E402
+from tests.calling import leave_prefect_out  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +46,5 @@ def tiny_copy(tiny: RunResult, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a command go through the stages itself: the server takes seconds to start, and faults have no use for it."""
-    from pipelines import train
-
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # no temporary server is started then
-    monkeypatch.setattr("pipelines.server.TemporaryServer.wait", lambda server: None)
-    monkeypatch.setattr(train, "run_flow", lambda context, until: run_chain(context, until=until))
-    monkeypatch.setattr(train, "as_flow", lambda name, work: work(call_directly))
+    """Let a command go through the stages itself."""
+    leave_prefect_out(monkeypatch)
