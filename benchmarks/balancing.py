@@ -22,9 +22,9 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.gradient_weights import Combiner
+from kgrec.training.reproducible import reproducible
 from kgrec.training.step import Batches, Step
 from kgrec.training.tasks import Exposures, Positives, Task, TaskConfig, TrainingData, make_network, make_tasks
-from kgrec.training.trainer import reproducible
 
 SEED = 7
 

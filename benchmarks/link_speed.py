@@ -29,8 +29,9 @@ from kgrec.model.kg_scorers import ScorerName
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.link_task import LinkTask
+from kgrec.training.reproducible import reproducible
 from kgrec.training.tasks import TaskConfig, TrainingData, make_network
-from kgrec.training.trainer import TrainingConfig, reproducible
+from kgrec.training.trainer import TrainingConfig
 
 SAMPLED = (ScorerName.TRANSE, ScorerName.COMPLEX, ScorerName.ROTATE)
 SAMPLED_DIMENSIONS, FULL_DIMENSIONS, NEGATIVES, BATCH = 128, 200, 64, 4096

@@ -19,7 +19,7 @@ from kgrec.data.split import SplitConfig
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.evaluation.baseline_roles import BaselinesConfig
 from kgrec.evaluation.drift import MonitorConfig
-from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.evaluation.ranking import EvaluationConfig, HistoryKnown
 from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
@@ -105,7 +105,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> LoadedConfig
     base = path.resolve().parent
     if config.gate.policy is not None:
         read_policy(base / config.gate.policy)  # what is wrong with it is told now, not after the training
-    if problems := _unknown_user_columns(config, str(path)):
+    if problems := [*_unknown_user_columns(config, str(path)), *_refit_misfits(config, str(path))]:
         raise InputError(problems)
     return LoadedConfig(config, base, str(path))
 
@@ -119,6 +119,17 @@ def _unknown_user_columns(config: RunConfig, source: str) -> list[Problem]:
                 f"write {guess!r}" if (guess := nearest(name, known)) else "add it to users.features", example=told)
         for name in config.evaluation.details.user_columns if name not in known
     ]  # fmt: skip
+
+
+def _refit_misfits(config: RunConfig, source: str) -> list[Problem]:
+    where, found = f"{source}: training.refit", []
+    if config.training.refit and config.evaluation.history is not HistoryKnown.ALL:
+        what = "a refit learns from validation, which evaluation.history = 'train' says that nobody knows at test"
+        found.append(Problem(where, what, "write evaluation.history = 'all', or leave the refit out"))
+    if config.training.refit and config.training.start != "scratch":
+        what = "an increment goes on from what learned from train alone, and is not learned again"
+        found.append(Problem(where, what, "write training.start = 'scratch', or leave the refit out"))
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from kgrec.chain import judge, knowledge, prepare, starting
 from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run, StageProgress, no_progress, peak_rss_mb
 from kgrec.chain.details import read_details
+from kgrec.chain.refit import Refit, refit
 from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
 from kgrec.workspace import Workspace
 
 T = TypeVar("T")
-STAGES = ("ingest", "split", "features", "graph", "baselines", "train", "evaluate", "index", "promote")
+STAGES = ("ingest", "split", "features", "graph", "baselines", "train", "refit", "evaluate", "index", "promote")
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,19 @@ def run_chain(
     trained: Artifact = call("train", starting.learn_from_start, context, ingested, log, features, graph, tuned)
     if until == "train":
         return trained
-    evaluated: Artifact = call("evaluate", judge.evaluate, context, ingested, log, features, graph, tuned, trained)
+    again: Refit | None = None
+    if context.config.training.refit:
+        again = call("refit", refit, context, ingested, log, features, graph, tuned, trained)
+        if until == "refit":
+            return trained if again is None else again.trained
+    parts = (context, ingested, log, features, graph, tuned, trained, again)
+    evaluated: Artifact = call("evaluate", judge.evaluate, *parts)
     if until == "evaluate":
         return evaluated
-    index: Artifact | None = call("index", judge.index, context, log, trained) if has_log else None
+    index: Artifact | None = call("index", judge.index, context, log, trained, again) if has_log else None
     if until == "index":
         return index
-    made = Made(ingested, log, features, graph, trained, evaluated, index)
+    made = Made(ingested, log, features, graph, trained, evaluated, index, again)
     return _result(context, evaluated, call("promote", release, context, made))
 
 

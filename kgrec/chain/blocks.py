@@ -25,7 +25,7 @@ from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.model.blocks import BlocksConfig, BlockWeights, with_popularity
 from kgrec.model.network import Network
 from kgrec.serving.neighbours import Neighbours
-from kgrec.training.tasks import TrainingData
+from kgrec.training.tasks import Positives, TrainingData
 
 LINEAR: Final = ("ease", "linear_filter", "item_knn")
 _POOL: Final = 100  # best candidates of each part that compete while weights are chosen
@@ -43,8 +43,7 @@ def served_vectors(
     if data.positives is None or teacher is None or not judge.asks_ranking:
         return trained, {}
     question, blocks = judge.question(c.VALIDATION), config.blocks
-    counts_I = torch.zeros(network.shape.num_items).index_add_(0, data.positives.item_P, data.positives.weight_P)
-    popularity_I = log_popularity(counts_I)
+    popularity_I = _popularity(data.positives, network.shape.num_items)
     matrices, sources = neighbour_matrices(teacher, blocks, with_graph=network.config.graph_weight > 0)
     pool = Pool(judge, trained, matrices, popularity_I, question, blocks.choosing_users)
     grids = {
@@ -54,24 +53,41 @@ def served_vectors(
         "repeat": blocks.repeat if teacher.repeats else (0.0,),
     }
     chosen = _chosen_weights(grids, pool, k := config.evaluation.k[0])
-    users_UW, items_IW = with_popularity(
-        trained["user_vectors_UD"], trained["item_vectors_ID"], popularity_I, chosen.popularity
-    )
-    own = {name: trained[name] for name in ("user_own_UD",) if name in trained}
-    served = (
-        own
-        | {
-            "user_vectors_UD": users_UW,
-            "item_vectors_ID": items_IW,
-            "item_fold_ID": trained["item_fold_ID"],
-            "block_widths": torch.tensor([trained["item_vectors_ID"].shape[1]]),
-        }
-        | Neighbours(matrices, chosen, network.shape.num_items).tensors()
-    )
+    served = _served(trained, matrices, popularity_I, chosen)
     told = {"weights": asdict(chosen), "sources": sources, "users": len(pool.relevant_B)}
     told |= {f"validation_ndcg@{k}": pool.ndcg(chosen, k)}
     told |= {f"validation_ndcg@{k}_trained_alone": pool.ndcg(BlockWeights(), k)}
     return served, told
+
+
+def served_again(
+    network: Network, data: TrainingData, teacher: Teacher | None, config: RunConfig, chosen: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Return the tensors to serve of a network that learned again, with the weights that were chosen before.
+
+    chosen: what `served_vectors` told. The parts of neighbours are fitted anew, on what the teacher knows.
+    """
+    trained = exported_vectors(network)
+    if data.positives is None or teacher is None or not chosen:
+        return trained
+    matrices, _ = neighbour_matrices(teacher, config.blocks, with_graph=network.config.graph_weight > 0)
+    popularity_I = _popularity(data.positives, network.shape.num_items)
+    return _served(trained, matrices, popularity_I, BlockWeights(**chosen["weights"]))
+
+
+def _popularity(positives: Positives, num_items: int) -> Tensor:
+    return log_popularity(torch.zeros(num_items).index_add_(0, positives.item_P, positives.weight_P))
+
+
+def _served(
+    trained: Mapping[str, Tensor], matrices: Mapping[str, Any], popularity_I: Tensor, weights: BlockWeights
+) -> dict[str, Tensor]:
+    users_UD, items_ID = trained["user_vectors_UD"], trained["item_vectors_ID"]
+    users_UW, items_IW = with_popularity(users_UD, items_ID, popularity_I, weights.popularity)
+    vectors = {"user_vectors_UD": users_UW, "item_vectors_ID": items_IW, "item_fold_ID": trained["item_fold_ID"]}
+    own = {name: trained[name] for name in ("user_own_UD",) if name in trained}
+    widths = {"block_widths": torch.tensor([items_ID.shape[1]])}
+    return own | vectors | widths | Neighbours(matrices, weights, len(items_ID)).tensors()
 
 
 def _chosen_weights(grids: Mapping[str, tuple[float, ...]], pool: Pool, k: int) -> BlockWeights:

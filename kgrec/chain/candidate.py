@@ -19,6 +19,7 @@ from kgrec.chain.context import Run
 from kgrec.chain.judge import PER_USER
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
+from kgrec.chain.refit import Refit
 from kgrec.config import TaskName
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import KgrecError
@@ -40,7 +41,10 @@ _SAME: Final = 1e-6
 
 @dataclass(frozen=True)
 class Made:
-    """The artifacts of one run; features and index are absent where there is nobody to recommend to."""
+    """The artifacts of one run; features and index are absent where there is nobody to recommend to.
+
+    again: what learned from train and validation together, where the config asks for it.
+    """
 
     ingested: Artifact
     log: Artifact
@@ -49,11 +53,23 @@ class Made:
     trained: Artifact
     evaluated: Artifact
     index: Artifact | None
+    again: Refit | None = None
+
+    @property
+    def learned_log(self) -> Artifact:
+        """The split log whose train part the served model learned from."""
+        return self.log if self.again is None else self.again.log
+
+    @property
+    def served(self) -> Artifact:
+        """What a version serves."""
+        return self.trained if self.again is None else self.again.trained
 
     def parts(self) -> dict[str, Artifact]:
         """Return what there is, by stage."""
         named = {"ingest": self.ingested, "split": self.log, "features": self.features, "graph": self.graph,
-                 "train": self.trained, "evaluate": self.evaluated, "index": self.index}  # fmt: skip
+                 "train": self.trained, "evaluate": self.evaluated, "index": self.index,
+                 "refit": None if self.again is None else self.again.trained}  # fmt: skip
         return {name: artifact for name, artifact in named.items() if artifact is not None}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kgrec.artifacts import Artifact
 from kgrec.config import LoadedConfig, RunConfig
 from kgrec.features.declarations import Declaration
-from kgrec.training.trainer import reproducible
+from kgrec.training.reproducible import reproducible
 from kgrec.workspace import Workspace
 
 logger = logging.getLogger(__name__)

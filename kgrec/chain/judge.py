@@ -21,6 +21,7 @@ from kgrec.chain.increments import is_increment
 from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
+from kgrec.chain.refit import Refit
 from kgrec.chain.tuning import Teacher, histories, read_tuned
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
@@ -39,29 +40,34 @@ BASELINE_FILE: Final = "baselines.json"
 
 def evaluate(
     run: Run, ingested: Artifact, log: Artifact, features: Artifact | None, graph: Artifact, tuned: Artifact | None,
-    trained: Artifact,
+    trained: Artifact, again: Refit | None = None,
 ) -> Artifact:  # fmt: skip
     """Judge the network and the baselines on validation and, once, on test.
 
-    Of an increment only what the gate asks for: its baselines; no permutation of features, no details.
+    again: what learned from train and validation together; it and baselines fitted alike answer on test. Of an
+    increment only what the gate asks for: its baselines; no permutation of features, no details.
     """
     config, short = run.config, is_increment(trained)
     tasks = chosen_tasks(run, ingested)
     inputs = {"split": log.digest, "graph": graph.digest, "train": trained.digest}
     inputs |= {"features": features.digest} if features is not None else {}
     inputs |= {"baselines": tuned.digest} if tuned is not None else {}
+    inputs |= {"refit": again.trained.digest} if again is not None else {}
 
     def make(out: Path) -> dict[str, Any]:
         network, vectors = load_network(trained)
         judge = Judge(config.evaluation, log, features, graph, tasks)
-        answers = {part: judge.answers(network, vectors, part) for part in (c.VALIDATION, c.TEST)}
+        learned, served = (log, trained) if again is None else (again.log, again.trained)
+        last = judge if again is None else Judge(config.evaluation, learned, features, graph, tasks)
+        answers = {c.VALIDATION: judge.answers(network, vectors, c.VALIDATION),
+                   c.TEST: last.answers(*load_network(served), c.TEST)}  # fmt: skip
         baselines: dict[str, Any] = {}
         lists: dict[str, Tensor] = {}
         if tuned is not None and judge.asks_ranking:
             choices = {
                 name: one for name, one in read_tuned(tuned).items() if not short or name in config.gate.baselines
             }
-            baselines, lists = _baselines(run, judge, Teacher(config, log, graph, choices))
+            baselines, lists = _baselines(run, last, Teacher(config, learned, graph, choices))
         _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
         _keep_units(out, answers[c.TEST], lists)
@@ -74,7 +80,7 @@ def evaluate(
             _write_json(out / DETAILS, details_of(looked, features, found.get("tells_all", {})))
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
         if judge.asks_ranking:
-            facts["already_seen_and_left_out_of_truth"] = judge.question(c.TEST).truth_already_seen
+            facts["already_seen_and_left_out_of_truth"] = last.question(c.TEST).truth_already_seen
         return facts
 
     settings = {
@@ -120,17 +126,18 @@ def _from_histories(scorer: BaselineScorer, history_UI: Pairs) -> Scorer:
     return lambda rows_B: scorer(history_UI.take(rows_B))
 
 
-def index(run: Run, log: Artifact, trained: Artifact) -> Artifact:
-    """Build the nearest-neighbour index over the catalogue, bound to its vocabulary and model."""
+def index(run: Run, log: Artifact, trained: Artifact, again: Refit | None = None) -> Artifact:
+    """Build the nearest-neighbour index over the catalogue, bound to its vocabulary and to the model that is served."""
+    served = trained if again is None else again.trained
 
     def make(out: Path) -> dict[str, Any]:
-        _, vectors = load_network(trained)
+        _, vectors = load_network(served)
         rows_I = np.flatnonzero(catalogue_mask(log)).astype(np.int64)
         facts = build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out)
         vocabulary = Vocabulary.load(log.file(ITEMS)).digest
-        return facts | {"bound_to": {"item vocabulary": vocabulary, "model": trained.files[VECTORS]}}
+        return facts | {"bound_to": {"item vocabulary": vocabulary, "model": served.files[VECTORS]}}
 
-    return run.stage("index", {"split": log.digest, "train": trained.digest}, {}, make)
+    return run.stage("index", {"split": log.digest, "train": served.digest}, {}, make)
 
 
 def _write_json(path: Path, value: object) -> None:

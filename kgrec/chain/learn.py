@@ -50,7 +50,7 @@ def learned_by(config: RunConfig, tasks: tuple[TaskName, ...]) -> dict[str, Any]
     """Return what of a config, beside its data, a full training depends on."""
     return {
         "model": config.model.model_dump(mode="json"),
-        "training": config.training.model_dump(mode="json", exclude={"start", "increment"}),
+        "training": config.training.model_dump(mode="json", exclude={"start", "increment", "refit"}),
         "blocks": config.blocks.model_dump(mode="json"),
         "baselines": config.baselines.model_dump(mode="json"),
         "losses": config.losses.model_dump(mode="json"),
@@ -100,16 +100,16 @@ def learn(
             config.training,
             config.seed,
             judge.objective,
-            held_out=_held_out(config, log, features, graph, tasks, shape, data),
+            held_out=look_ahead(config, log, features, graph, tasks, shape, data),
             checkpoint=checkpoint,
             owner=owner,
-            progress=_reporter(run),
+            progress=reporter(run),
         )
         teacher = Teacher(config, log, graph, read_tuned(tuned)) if tuned is not None else None
         vectors, blocks = served_vectors(network, data, judge, teacher, config)
         towers = keep_better_towers(
             network, data, judge, vectors, config.training, config.losses, config.seed,
-            checkpoint.with_suffix(".towers.safetensors"), f"{owner} towers", _reporter(run),
+            checkpoint.with_suffix(".towers.safetensors"), f"{owner} towers", reporter(run),
         )  # fmt: skip
         calibration = calibrate(network, judge, vectors, config.evaluation.calibration)
         keep(network, vectors, out)
@@ -149,7 +149,7 @@ def suited(
     return config.model_copy(update=update), defaults
 
 
-def _held_out(
+def look_ahead(
     config: RunConfig, log: Artifact, features: Artifact | None, graph: Artifact, tasks: tuple[TaskName, ...],
     shape: NetworkShape, data: TrainingData,
 ) -> list[Task]:  # fmt: skip
@@ -169,11 +169,13 @@ def _relations(network: Network, result: TrainingResult, config: TrainingConfig)
     return found
 
 
-def _reporter(run: Run) -> Callable[[Progress], None]:
+def reporter(run: Run, stage: str = "train") -> Callable[[Progress], None]:
+    """Return what tells an epoch as progress of a stage."""
+
     def report(progress: Progress) -> None:
         objective = progress.figures.get("validation/objective")
         text = f"epoch {progress.epoch}" + ("" if objective is None else f", validation {objective:.4f}")
-        run.progress(StageProgress("train", text, progress.epoch, progress.epochs))
+        run.progress(StageProgress(stage, text, progress.epoch, progress.epochs))
 
     return report
 

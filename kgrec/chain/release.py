@@ -137,11 +137,12 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
                 "index": config.index.model_dump(mode="json")}  # fmt: skip
     inputs = {"split": made.log.digest, "graph": made.graph.digest, "train": made.trained.digest,
               "index": index.digest, "evaluate": made.evaluated.digest}  # fmt: skip
+    inputs |= {"refit": made.again.trained.digest} if made.again is not None else {}
     inputs |= {"features": made.features.digest} if made.features is not None else {}
 
     def make(out: Path) -> dict[str, Any]:
         facts = write_version(
-            out, made.log, made.features, made.graph, made.trained, index,
+            out, made.learned_log, made.features, made.graph, made.served, index,
             exclude_seen=config.evaluation.exclude_seen, target=config.evaluation.target, name=config.name,
         )  # fmt: skip
         return facts | {"index": config.index.model_dump(mode="json")}

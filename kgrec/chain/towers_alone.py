@@ -6,7 +6,7 @@ epoch is chosen together with the lists'. By themselves, on the features alone, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.model.towers import Reads
 from kgrec.training.phases import Knowledge
 from kgrec.training.tasks import TaskConfig, TrainingData, make_network, make_tasks
-from kgrec.training.trainer import Progress, TrainingConfig, train
+from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
 
 JOINT: Final = "joint"
 ALONE: Final = "alone"
@@ -40,6 +40,23 @@ def keep_better_towers(
         or network.config.towers.reads is Reads.NOTHING or (data.positives is None and data.triples_T3 is None)
     ):  # fmt: skip
         return {}
+    plain, result = train_alone(
+        network, data, training, losses, seed, checkpoint, owner, progress,
+        evaluate=lambda one: {"objective": _mean_area(judge, one, vectors) or 0.0},
+    )  # fmt: skip
+    after = _mean_area(judge, plain, vectors) or 0.0
+    if after > before:
+        take_towers(network, plain)
+    return {f"{JOINT}_auc": before, f"{ALONE}_auc": after, f"{ALONE}_best_epoch": result.best_epoch,
+            "kept": ALONE if after > before else JOINT}  # fmt: skip
+
+
+def train_alone(
+    network: Network, data: TrainingData, training: TrainingConfig, losses: TaskConfig, seed: int, checkpoint: Path,
+    owner: str, progress: Callable[[Progress], None], *,
+    evaluate: Callable[[Network], Mapping[str, float]] | None, until: int | None = None,
+) -> tuple[Network, TrainingResult]:  # fmt: skip
+    """Train towers of the network's kind on the features alone; return them in a network of their own."""
     shape: NetworkShape = network.shape.model_copy(
         update={"num_users": 0, "num_items": 0, "num_entities": 0, "num_relations": 0}
     )
@@ -49,16 +66,16 @@ def keep_better_towers(
     plain = make_network(shape, config, rows, seed)
     calm = training.model_copy(update={"schedule": "together", "knowledge": Knowledge.JOINT, "relations_every": 0})
     result = train(
-        plain, make_tasks(shape, rows, losses), calm, seed,
-        lambda one: {"objective": _mean_area(judge, one, vectors) or 0.0},
-        checkpoint=checkpoint, owner=owner, progress=progress,
+        plain, make_tasks(shape, rows, losses), calm, seed, evaluate, until=until, checkpoint=checkpoint, owner=owner,
+        progress=progress,
     )  # fmt: skip
-    after = _mean_area(judge, plain, vectors) or 0.0
-    if after > before:
-        network.towers = plain.towers
-        network.config = network.config.model_copy(update={"towers": towers})
-    return {f"{JOINT}_auc": before, f"{ALONE}_auc": after, f"{ALONE}_best_epoch": result.best_epoch,
-            "kept": ALONE if after > before else JOINT}  # fmt: skip
+    return plain, result
+
+
+def take_towers(network: Network, plain: Network) -> None:
+    """Put the towers of `train_alone` in the place of the network's own."""
+    network.towers = plain.towers
+    network.config = network.config.model_copy(update={"towers": plain.config.towers})
 
 
 def _mean_area(judge: Judge, network: Network, vectors: Vectors) -> float | None:

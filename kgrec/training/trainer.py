@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -32,6 +30,7 @@ from kgrec.training.checkpoint import (
 from kgrec.training.link_task import LINK
 from kgrec.training.phases import PhasesConfig, phase_at, plan
 from kgrec.training.relations import look, loss_correlations
+from kgrec.training.reproducible import reproducible
 from kgrec.training.step import Batches, Step
 from kgrec.training.stopping import Stopping
 from kgrec.training.tasks import Task
@@ -72,6 +71,11 @@ class TrainingConfig(PhasesConfig):
     )
     relations_every: int = Field(
         default=1, ge=0, description="epochs between two looks at how the tasks' gradients relate, >= 0; 0 = never"
+    )
+    refit: bool = Field(
+        default=False,
+        description="after validation has chosen, learn again from train and validation together, the baselines too, "
+        "before test is asked and a version is made; takes evaluation.history = all",
     )
     patience: int = Field(default=3, ge=0, description="evaluations without gain before stopping; 0 = never stop early")
     evaluate_every: int = Field(default=3, ge=1, description="epochs between two looks at validation, >= 1")
@@ -119,8 +123,9 @@ def train(
     tasks: Sequence[Task],
     config: TrainingConfig,
     seed: int,
-    evaluate: Callable[[Network], Mapping[str, float]],
+    evaluate: Callable[[Network], Mapping[str, float]] | None,
     *,
+    until: int | None = None,
     held_out: Sequence[Task] = (),
     checkpoint: Path | None = None,
     owner: str = "",
@@ -132,7 +137,8 @@ def train(
     row of every task is seen once an epoch (of tasks with more than `epoch_steps` batches, a random part).
     Phases (pretraining, tables before heads) follow from the config; validation judges the last one alone.
     `evaluate` sees the network in evaluation mode and returns validation metrics, of which "objective" (larger is
-    better) decides. `held_out`: the same tasks over rows of validation, for a balancer that looks ahead. With a
+    better) decides; None: nothing is judged, and the last epoch's parameters stay. `until`: stop after so many of the
+    planned epochs. `held_out`: the same tasks over rows of validation, for a balancer that looks ahead. With a
     `checkpoint` of the same `owner` (a fingerprint of data, configs and seed) training goes on from there, bit for bit
     as if it had never stopped.
 
@@ -145,7 +151,8 @@ def train(
             raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
         state = _start(network, optimiser, balancer, config, checkpoint, owner)
         phases = plan(config, config.epochs, [task.name for task in tasks])
-        while state.epoch < config.epochs and not state.stopping.should_stop:
+        last = config.epochs if until is None else min(until, config.epochs)
+        while state.epoch < last and not state.stopping.should_stop:
             phase = phase_at(phases, state.epoch)
             _log.debug("epoch %d, phase %s: %d numbers learn", state.epoch, phase.name, phase.switch(network))
             learning = [task for task in tasks if task.name in phase.learns]
@@ -154,16 +161,16 @@ def train(
             state.epoch += 1
             if config.relations_every and state.epoch % config.relations_every == 0:
                 figures |= look(network, learning, seed, state.epoch)
-            if phase.judged and (state.epoch % config.evaluate_every == 0 or state.epoch == config.epochs):
+            if evaluate and phase.judged and (state.epoch % config.evaluate_every == 0 or state.epoch == last):
                 figures |= _look_at_validation(network, evaluate, state)
             state.history.append({"epoch": float(state.epoch), **figures})
-            over = state.stopping.should_stop or state.epoch == config.epochs
+            over = state.stopping.should_stop or state.epoch == last
             if checkpoint is not None and (over or state.epoch % config.checkpoint_every == 0):
                 state.parameters, state.optimiser = network.state_dict(), optimiser_tensors(optimiser)
                 state.balancer = balancer.state()
                 save_checkpoint(checkpoint, state, owner)
             if progress is not None:
-                progress(Progress(state.epoch, config.epochs, state.history[-1]))
+                progress(Progress(state.epoch, last, state.history[-1]))
         network.requires_grad_(True).load_state_dict(state.best or network.state_dict())
         network.eval()
         best = state.best or _copy(network)
@@ -280,19 +287,3 @@ def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimize
 
 def _copy(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-@contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """Use deterministic kernels and a chosen number of threads, and give back what was set before."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    torch.use_deterministic_algorithms(True)
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
