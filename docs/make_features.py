@@ -22,7 +22,8 @@ rows within it count. "Half-life": a row counts half after it. "Time to live": a
 unseen. "Default": what an unseen key gets. A key with `*` stands for every column of its kind, one view each; a key
 `graph:...` for all that the item is tied to in the knowledge graph, of which the mean (of recency the least) is taken.
 What may be declared is in [`kgrec/features/aggregations.py`](../kgrec/features/aggregations.py),
-[`view.py`](../kgrec/features/view.py) and [`derived.py`](../kgrec/features/derived.py).
+[`view.py`](../kgrec/features/view.py), [`nodes.py`](../kgrec/features/nodes.py) and
+[`derived.py`](../kgrec/features/derived.py).
 """
 
 

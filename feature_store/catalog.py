@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from feature_store.entities import CONTEXT, ITEM_FEATURE, ITEM_NEIGHBOURS
+from feature_store.entities import CONTEXT, ITEM_FEATURE, ITEM_NEIGHBOURS, ITEM_NODE
 from feature_store.items import ITEM, ITEM_CONTEXT, ITEM_LAST_DAY, ITEM_RECENTLY, ITEM_TREND
 from feature_store.user_items import USER_ITEM, USER_ITEM_FEATURE
 from feature_store.users import USER, USER_CONTEXT, USER_DID, USER_LAST_DAY, USER_RECENTLY
 from kgrec.features.aggregations import Aggregation, DecayedCount, LastValues, Rate, Recency, kind_of
-from kgrec.features.declarations import Declaration, split_declarations
+from kgrec.features.declarations import Declaration, node_views, split_declarations
+from kgrec.features.nodes import kind_of_node
 from kgrec.features.view import FeatureView
 
 VIEWS: tuple[Declaration, ...] = (USER, USER_CONTEXT, ITEM, ITEM_LAST_DAY, ITEM_CONTEXT, USER_ITEM, CONTEXT)
@@ -15,7 +16,8 @@ VIEWS: tuple[Declaration, ...] = (USER, USER_CONTEXT, ITEM, ITEM_LAST_DAY, ITEM_
 views did as well as on all of them together."""
 
 OPTIONAL_VIEWS: tuple[Declaration, ...] = (
-    USER_LAST_DAY, USER_RECENTLY, USER_DID, ITEM_RECENTLY, ITEM_TREND, ITEM_NEIGHBOURS, USER_ITEM_FEATURE, ITEM_FEATURE,
+    USER_LAST_DAY, USER_RECENTLY, USER_DID, ITEM_RECENTLY, ITEM_TREND, ITEM_NEIGHBOURS, ITEM_NODE, USER_ITEM_FEATURE,
+    ITEM_FEATURE,
 )  # fmt: skip
 """Ready for a log on which they earn something; on KuaiRand-Pure the last-day view of users and those over item
 features did not, and the others are not measured there yet."""
@@ -29,6 +31,11 @@ def describe(declared: Sequence[Declaration] = VIEWS) -> str:
     views, derived = split_declarations(declared)
     lines = [_line(_HEAD), "|---" * len(_HEAD) + "|"]
     lines += [_line(_cells(view, feature)) for view in views for feature in view.features]
+    for node in node_views(declared):
+        for feature in node.features:
+            name = " to ".join(dict.fromkeys((feature.names[0], feature.names[-1])))
+            told = (node.name, "item_row", name, kind_of_node(feature), "triples", "all time", "-", "-", "0")
+            lines.append(_line((*told, node.owner, node.description)))
     for one in derived:
         made = f"{one.how} of `{one.inputs[0]}` and `{one.inputs[1]}`"
         lines.append(_line(("-", "-", one.name, made, "-", "-", "-", "-", "missing", one.owner, one.description)))

@@ -1,5 +1,6 @@
 """How all that shares an author, a tag, a genre, ... is received."""
 
+from kgrec.features.nodes import Degree, GraphEmbedding, NodeView
 from kgrec.features.view import Count, FeatureView, Of, Rate
 
 OWNER = "recommendation"
@@ -26,5 +27,11 @@ ITEM_NEIGHBOURS = FeatureView(
     features=(Count(), Rate(Of.CLICK), Rate(Of.CONVERSION_GIVEN_CLICK)),
     lookback=None,
     description="How items that share an entity of the graph with this one are received; known of a new item, too",
+    owner=OWNER,
+)
+ITEM_NODE = NodeView(
+    name="item_node",
+    features=(Degree(), GraphEmbedding(8)),
+    description="How much the graph says of this item, and where that puts it among the items",
     owner=OWNER,
 )

@@ -20,7 +20,7 @@ from kgrec.chain.learn import chosen_tasks
 from kgrec.chain.release import flat_figures, read_figures
 from kgrec.config import TaskName, load_config
 from kgrec.evaluation.compare_report import write_comparison
-from kgrec.features.declarations import Declaration, split_declarations
+from kgrec.features.declarations import Declaration, node_views, split_declarations
 from kgrec.graph.controls import GraphControl
 from kgrec.tracking import RunRecord, Tracking
 from kgrec.workspace import Workspace
@@ -121,7 +121,7 @@ def _one(
 
 def features_of(run: Run, arm: Arm, shared: Shared) -> Artifact | None:
     """Return the features that an arm reads: those of all arms, or made anew where views read a graph under control."""
-    over_graph = any(view.graph_key for view in split_declarations(run.views)[0])
+    over_graph = bool(node_views(run.views)) or any(view.graph_key for view in split_declarations(run.views)[0])
     if shared.features is None or arm.graph is GraphControl.AS_IS or not over_graph:
         return shared.features
     return prepare.features(run, graph_of(run, arm, shared.ingested), shared.log)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
 from kgrec.data.vocabulary import Vocabulary
-from kgrec.features.declarations import Declaration, split_declarations
+from kgrec.features.declarations import Declaration, node_views, split_declarations
 from kgrec.features.encoding import FeatureEncoder, FeaturesConfig
 from kgrec.features.over_graph import item_entities
 from kgrec.features.point_in_time import FeatureTables, build_features
@@ -70,7 +70,7 @@ class Material:
         return build_features(
             views, self.labelled(), *self.side(), context=context,
             events=pl.read_parquet(self.log.file(EVENTS)) if events else None,
-            entities=self.entities() if any(view.graph_key for view in declared) else None,
+            entities=self.entities() if node_views(views) or any(view.graph_key for view in declared) else None,
         )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from kgrec.artifacts import (
 from kgrec.columns import ITEM_ROW, PART, TIME, USER_ROW
 from kgrec.errors import ArtifactError, InputError, Problem
 from kgrec.features.aggregations import Of, needed_columns
-from kgrec.features.declarations import Declaration, check_declarations, split_declarations
+from kgrec.features.declarations import Declaration, check_declarations, node_views, split_declarations
 from kgrec.features.derived import compute_derived, in_order
 from kgrec.features.keys import categorical_keys, in_utc
 from kgrec.features.latest import request_columns
@@ -46,6 +46,7 @@ from kgrec.features.windows import rate_kinds, values_as_of
 KIND: Final = "feature_day"
 ROWS: Final = "rows.parquet"
 POINTER: Final = "latest.json"
+_NOT_BY_DAY: Final = "only views over labelled rows are kept by day"
 Totals = Mapping[Of, tuple[int, int]]
 
 
@@ -89,6 +90,7 @@ class FeatureDays:
         chosen, foreign = _own_views(chosen, frame.columns)
         columns = [column for view in chosen for column in view.columns]
         made, lacking = in_order(derived, columns)
+        foreign |= {one.name: _NOT_BY_DAY for one in node_views(views)}
         left_out |= foreign | {one.name: f"its inputs {', '.join(one.inputs)} are not all there" for one in lacking}
         dated = frame.drop_nulls(TIME).sort(TIME, maintain_order=True)
         days, computed = self._go_through(chosen, dated, {"views": [repr(one) for one in (*chosen, *made)]}, made)
@@ -198,7 +200,7 @@ def _own_views(views: Sequence[FeatureView], columns: Sequence[str]) -> tuple[li
     for view in views:
         missing = sorted(set().union(*(needed_columns(feature) for feature in view.features)) - set(columns))
         if view.source != LABELLED or view.graph_key:
-            left_out[view.name] = "only views over labelled rows are kept by day"
+            left_out[view.name] = _NOT_BY_DAY
         elif missing:
             left_out[view.name] = f"the data has no column {', '.join(missing)}"
         else:

@@ -8,9 +8,10 @@ from typing import TypeAlias
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.features.aggregations import DistinctCount, LastValues
 from kgrec.features.derived import Derived
+from kgrec.features.nodes import NodeView
 from kgrec.features.view import FeatureView
 
-Declaration: TypeAlias = FeatureView | Derived
+Declaration: TypeAlias = FeatureView | Derived | NodeView
 
 
 def split_declarations(declared: Iterable[Declaration]) -> tuple[list[FeatureView], list[Derived]]:
@@ -18,6 +19,11 @@ def split_declarations(declared: Iterable[Declaration]) -> tuple[list[FeatureVie
     declared = list(declared)
     views = [one for one in declared if isinstance(one, FeatureView)]
     return views, [one for one in declared if isinstance(one, Derived)]
+
+
+def node_views(declared: Iterable[Declaration]) -> list[NodeView]:
+    """Return the views of items in the graph, in the order given."""
+    return [one for one in declared if isinstance(one, NodeView)]
 
 
 def check_declarations(declared: Sequence[Declaration], context: Collection[str] | None = None) -> None:
@@ -31,7 +37,7 @@ def check_declarations(declared: Sequence[Declaration], context: Collection[str]
     views, derived = split_declarations(declared)
     problems = _twice([one.name for one in declared])
     problems += [problem for view in views for problem in _unknown_columns(view, context)]
-    problems += _bad_inputs(views, derived)
+    problems += _bad_inputs(views, derived, [column for view in node_views(declared) for column in view.columns])
     if problems:
         raise InputError(problems)
 
@@ -87,8 +93,10 @@ def _unknown_columns(view: FeatureView, context: Collection[str] | None) -> list
     return problems
 
 
-def _bad_inputs(views: Sequence[FeatureView], derived: Sequence[Derived]) -> list[Problem]:
-    made = {column for view in views for column in view.columns} | {feature.name for feature in derived}
+def _bad_inputs(
+    views: Sequence[FeatureView], derived: Sequence[Derived], of_nodes: Sequence[str]
+) -> list[Problem]:  # fmt: skip
+    made = {column for view in views for column in view.columns} | {feature.name for feature in derived} | {*of_nodes}
     starred = [view for view in views if any(key.endswith(":*") and not view.graph_key for key in view.keys)]
     problems, sound = [], []
     for feature in derived:

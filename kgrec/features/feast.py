@@ -112,9 +112,7 @@ def write_feast(
     if not (folder / SETTINGS).exists():
         write_atomically(folder / SETTINGS, _YAML.format(project=_word(name)).encode())
     made = [column for view in tables.views for column in view.columns]
-    derived = {
-        one: "derived from other columns: make it an on-demand view" for one in tables.aggregates if one not in made
-    }
+    derived = {one: "no view over rows: it is derived, or of the graph" for one in tables.aggregates if one not in made}
     return {
         "folder": str(folder), "views": [view.name for view in tables.views], "entities": list(types), "rows": rows,
         "until": (end + timedelta(microseconds=1)).isoformat(), "left_out": dict(tables.left_out) | derived,

@@ -18,10 +18,11 @@ import polars as pl
 
 from kgrec.columns import ITEM_ROW, PART, ROW_TYPE, TEST, TIME, TIME_TYPE, TRAIN, VALIDATION
 from kgrec.features.aggregations import COUNTING, Of, needed_columns
-from kgrec.features.declarations import Declaration, check_declarations, split_declarations
+from kgrec.features.declarations import Declaration, check_declarations, node_views, split_declarations
 from kgrec.features.derived import compute_derived, in_order
 from kgrec.features.keys import categorical_keys, in_utc
 from kgrec.features.latest import LatestFeatures, LatestView, request_columns
+from kgrec.features.nodes import node_values
 from kgrec.features.over_graph import edges_of, values_over_graph
 from kgrec.features.spans import Array, Sight
 from kgrec.features.view import EVENTS, LABELLED, FeatureView, expand_views
@@ -66,16 +67,19 @@ def build_features(
     `time`, `click`, `conversion` and the context columns. side_users: `user_row` and features; side_items: `item_row`
     and features. events: the rows of the source "events", with the same columns. entities: what each item is tied to
     (`over_graph.item_entities`). A view whose key, label or source is not in the data is left out and named in
-    `left_out`; without any time there are no aggregates at all. Raises InputError with every fault of the declarations.
+    `left_out`; without any time only what the graph says of items is there. Raises InputError with every fault of the
+    declarations.
     """
     check_declarations(views)
     declared, derived = split_declarations(views)
     labelled, events = in_utc(labelled), None if events is None else in_utc(events)
     rows = request_columns(labelled, side_users, side_items, context)
     frame = pl.concat([labelled.select(pl.exclude(rows.columns)), rows], how="horizontal")
+    nodes = node_values(node_views(views), frame[ITEM_ROW], entities)
     if TIME not in frame.columns or frame[TIME].null_count() == frame.height:
-        left_out = dict.fromkeys((one.name for one in views), "the log has no time")
-        return FeatureTables(rows, LatestFeatures(()), (), (), left_out)
+        left_out = dict.fromkeys((one.name for one in (*declared, *derived)), "the log has no time") | nodes.left_out
+        rows = pl.concat([rows, nodes.rows], how="horizontal")
+        return FeatureTables(rows, LatestFeatures(nodes.latest), tuple(nodes.rows.columns), nodes.counts, left_out)
     columns = [name for name in frame.columns if name not in (PART, TIME)]
     choices = categorical_keys(frame, side_users, side_items, context)
     chosen, left_out = expand_views(declared, columns, context, choices)
@@ -87,14 +91,20 @@ def build_features(
     frame = frame.select(name for name in frame.columns if name in needed)
     world = _World(chosen, frame, key_codes(frame, [view.keys for view in chosen if not view.graph_key]), entities)
     aggregates = pl.concat(world.through_sight(*sight) for sight in _SIGHTS).sort(_TARGET).drop(_TARGET)
+    aggregates = pl.concat([aggregates, nodes.rows], how="horizontal")
     made, lacking = in_order(derived, aggregates.columns)
     aggregates = compute_derived(aggregates, made)
-    left_out |= impossible | {one.name: f"its inputs {', '.join(one.inputs)} are not all there" for one in lacking}
+    left_out |= (
+        impossible
+        | nodes.left_out
+        | {one.name: f"its inputs {', '.join(one.inputs)} are not all there" for one in lacking}
+    )
     return FeatureTables(
         rows=pl.concat([rows, aggregates], how="horizontal"),
-        latest=replace(world.latest(), derived=tuple(made)),
+        latest=LatestFeatures((*world.latest(), *nodes.latest), tuple(made)),
         aggregates=tuple(aggregates.columns),
-        counts=tuple(
+        counts=nodes.counts
+        + tuple(
             name
             for view in chosen
             for name, feature in zip(view.columns, view.features, strict=True)
@@ -167,7 +177,7 @@ class _World:
         found = [self._values(view, *sights[view.source.name], rows) for view in self.views]
         return pl.concat([asked.select(_TARGET), *found], how="horizontal")
 
-    def latest(self) -> LatestFeatures:
+    def latest(self) -> list[LatestView]:
         """Return every view's value per key as of just after the last row of all."""
         dated = self._dated(pl.lit(True))
         end = np.asarray(dated[TIME].to_physical().to_numpy()[-1:] + 1)
@@ -182,7 +192,7 @@ class _World:
             table = pl.concat([named, self._values(view, sight, priors, targets)], how="horizontal").sort(keys)
             unseen = unseen_values(view, at_end[view.source.name][1])
             found.append(LatestView(view.name, keys, table, unseen))
-        return LatestFeatures(tuple(found))
+        return found
 
     def _dated(self, chosen: pl.Expr) -> pl.DataFrame:
         return self.frame.with_row_index(_TARGET).filter(chosen).drop_nulls(TIME).sort(TIME, maintain_order=True)

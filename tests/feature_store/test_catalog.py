@@ -6,7 +6,7 @@ import polars as pl
 
 from feature_store.catalog import OPTIONAL_VIEWS, VIEWS, describe
 from kgrec.columns import PART_TYPE
-from kgrec.features.declarations import check_declarations, split_declarations
+from kgrec.features.declarations import check_declarations, node_views, split_declarations
 from kgrec.features.point_in_time import build_features
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_the_catalog_is_sound_and_described_line_by_line():
     check_declarations(EVERY)
     lines = describe(EVERY).splitlines()
     views, derived = split_declarations(EVERY)
-    assert len(lines) == 2 + sum(len(view.features) for view in views) + len(derived)
+    assert len(lines) == 2 + sum(len(view.features) for view in [*views, *node_views(EVERY)]) + len(derived)
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     for one in EVERY:
         assert one.owner
@@ -47,6 +47,6 @@ def test_the_views_work_on_a_bare_log_and_name_what_it_lacks():
     assert tables.rows.height == rows
     assert tables.rows["user__rows_count"].to_list() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
     starred = {view.name for view in split_declarations(EVERY)[0] if any("*" in key for key in view.keys)}
-    assert starred | {"user_did"} <= set(tables.left_out)
+    assert starred | {"user_did", "item_node"} <= set(tables.left_out)
     assert not any("conversion" in name for name in tables.aggregates)
     assert tables.rows["item_trend"].null_count() == 0

@@ -86,7 +86,8 @@ def test_sources_hold_each_rows_values_and_those_served_at_the_end(
     labelled, tables = world
     told = write_feast(tmp_path, "my shop-1", labelled, tables, Ids(USERS, ITEMS))
     assert set(told["views"]) == {view.name for view in tables.views}
-    assert set(told["left_out"]) == {"item_trend"}
+    of_node = {column for column in tables.aggregates if column.startswith("item_node__")}
+    assert set(told["left_out"]) == {"item_trend"} | of_node
     assert told["entities"] == ["user", "tab", "item", "item_author_name"]
     source = pl.read_parquet(tmp_path / DATA / "user_context_tab.parquet")
     assert source.columns == ["user", "tab", "event_timestamp", "rows_count", "click_rate",
