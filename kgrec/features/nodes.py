@@ -22,8 +22,11 @@ from kgrec.columns import ENTITY, ITEM_ROW, RELATION, ROW_TYPE
 from kgrec.errors import InputError, Problem
 from kgrec.features.latest import LatestView
 from kgrec.features.spans import Array
+from kgrec.seeds import numpy_generator
 
 ANY: Final = "*"
+_WHOLE: Final = 256
+"""Up to so many items or entities the matrix is decomposed whole: exact, also where singular values repeat."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,12 @@ class GraphEmbedding:
         """Return the coordinates, (I, D); dimensions that the graph does not have are 0."""
         matrix_IE = normalised_incidence(ties, items)
         rank = min(self.dimensions, *matrix_IE.shape)
-        if rank < min(matrix_IE.shape):
-            left_ID, size_D, _ = svds(matrix_IE, k=rank, v0=np.ones(min(matrix_IE.shape)))
+        if rank < min(matrix_IE.shape) and min(matrix_IE.shape) > _WHOLE:
+            start = numpy_generator(0, "graph embedding").standard_normal(min(matrix_IE.shape))
+            left_ID, size_D, _ = svds(matrix_IE, k=rank, v0=start)
         else:
             left_ID, size_D, _ = np.linalg.svd(matrix_IE.toarray(), full_matrices=False)
-        order_D = np.argsort(-size_D, kind="stable")
+        order_D = np.argsort(-size_D, kind="stable")[:rank]
         found_ID = (left_ID * size_D)[:, order_D]
         largest_D = found_ID[np.abs(found_ID).argmax(axis=0), np.arange(rank)]
         padded_ID = np.zeros((len(items), self.dimensions))

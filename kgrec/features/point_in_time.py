@@ -77,7 +77,8 @@ def build_features(
     frame = pl.concat([labelled.select(pl.exclude(rows.columns)), rows], how="horizontal")
     nodes = node_values(node_views(views), frame[ITEM_ROW], entities)
     if TIME not in frame.columns or frame[TIME].null_count() == frame.height:
-        left_out = dict.fromkeys((one.name for one in (*declared, *derived)), "the log has no time") | nodes.left_out
+        timeless = [one.name for one in declared] + [one.name for one in derived]
+        left_out = dict.fromkeys(timeless, "the log has no time") | nodes.left_out
         rows = pl.concat([rows, nodes.rows], how="horizontal")
         return FeatureTables(rows, LatestFeatures(nodes.latest), tuple(nodes.rows.columns), nodes.counts, left_out)
     columns = [name for name in frame.columns if name not in (PART, TIME)]
