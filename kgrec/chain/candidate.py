@@ -122,13 +122,14 @@ def _evidence(
     return Evidence(metric=metric, seed=run.config.seed, **found)
 
 
-def _in_pairs(tables: pl.DataFrame, metric: str, baselines: tuple[str, ...]) -> dict[str, Any]:
+def _in_pairs(tables: pl.DataFrame, metric: str, baselines: tuple[str, ...] | None) -> dict[str, Any]:
     """Return the metric of the candidate and of each rival for the users that all of them have, in row order."""
     by_system = {
         name: frame.select(c.USER_ROW, pl.col(metric).alias(name)) for (name,), frame in tables.group_by(c.SYSTEM)
     }
     paired = by_system[MODEL].sort(c.USER_ROW)
-    rivals = [name for name in (*baselines, PROMOTED) if name in by_system]
+    named = sorted(set(by_system) - {MODEL, PROMOTED}) if baselines is None else baselines
+    rivals = [name for name in (*named, PROMOTED) if name in by_system]
     for name in rivals:
         paired = paired.join(by_system[name], on=c.USER_ROW, how="inner", maintain_order="left")
     numbers = {name: paired[name].cast(pl.Float64).to_numpy() for name in (MODEL, *rivals)}

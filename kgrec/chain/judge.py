@@ -23,6 +23,7 @@ from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
 from kgrec.chain.tuning import Teacher, histories, read_tuned
+from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES
@@ -64,9 +65,10 @@ def evaluate(
         baselines: dict[str, Any] = {}
         lists: dict[str, Tensor] = {}
         if tuned is not None and judge.asks_ranking:
-            choices = {
-                name: one for name, one in read_tuned(tuned).items() if not short or name in config.gate.baselines
-            }
+            choices = read_tuned(tuned)
+            if short:
+                asked = _asked_by_the_gate(choices, config)
+                choices = {name: one for name, one in choices.items() if name in asked}
             baselines, lists = _baselines(run, last, Teacher(config, learned, graph, choices))
         _write_json(out / METRICS, {part: found.figures() for part, found in answers.items()})
         _write_json(out / BASELINE_FILE, baselines)
@@ -92,6 +94,15 @@ def evaluate(
         "seed": config.seed,
     } | ({"gate.baselines": config.gate.baselines} if short else {})
     return run.stage("evaluate", inputs, settings, make)
+
+
+def _asked_by_the_gate(tuned: Mapping[str, Mapping[str, Any]], config: RunConfig) -> set[str]:
+    """Return the baselines that an increment is compared with: as [gate] names them, else popularity and the best."""
+    if config.gate.baselines is not None:
+        return set(config.gate.baselines)
+    metric = f"ndcg@{config.evaluation.k[0]}"
+    ran = {name: one["validation"]["ranking"].get(metric, 0.0) for name, one in tuned.items() if "validation" in one}
+    return {"popularity"} | ({max(ran, key=lambda name: ran[name])} if ran else set())
 
 
 def _keep_units(out: Path, test: Answers, baseline_lists: Mapping[str, Tensor]) -> None:

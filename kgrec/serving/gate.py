@@ -22,8 +22,9 @@ class GateConfig(BaseModel):
         pattern=r"^(recall|ndcg|mrr|precision|hit)@\d+$",
         description="The ranking metric that is compared; its k must be one of evaluation.k.",
     )
-    baselines: tuple[str, ...] = Field(
-        ("popularity", "item_knn"), description="Baselines that the candidate must not lose to, on the same test part."
+    baselines: tuple[str, ...] | None = Field(
+        None,
+        description="Baselines that the candidate must not lose to, on the same test part; left out: all that ran.",
     )
     tolerance: float = Field(
         0.02,
@@ -72,7 +73,8 @@ def judge(
     else:
         checks.append((False, f"the stored candidate cannot answer: {load_fault}"))
     own = candidate.get(config.metric)
-    rivals = [(name, baselines[name]) for name in config.baselines if name in baselines]
+    named = sorted(baselines) if config.baselines is None else config.baselines
+    rivals = [(name, baselines[name]) for name in named if name in baselines]
     if promoted is not None and config.compare_with_promoted:
         rivals.append((f"the promoted version {promoted[0]}", promoted[1]))
     if own is None and candidate:

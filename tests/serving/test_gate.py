@@ -14,8 +14,8 @@ FIGURE = st.floats(0, 1, allow_nan=False)
 BOTH = {"popularity": {METRIC: 0.10}, "item_knn": {METRIC: 0.20}}
 
 
-def verdict(own=0.3, baselines=BOTH, promoted=None, load_fault=None, **config):
-    return judge(GateConfig(**config), {METRIC: own}, baselines, promoted, load_fault)
+def verdict(own=0.3, baselines=BOTH, promoted=None, load_fault=None, baselines_asked=None, **config):
+    return judge(GateConfig(baselines=baselines_asked, **config), {METRIC: own}, baselines, promoted, load_fault)
 
 
 def test_a_candidate_above_everything_passes_with_a_sentence_per_comparison():
@@ -59,7 +59,8 @@ def test_a_missing_metric_of_its_own_fails_it():
 
 def test_rivals_without_the_metric_or_not_asked_for_are_not_compared():
     assert verdict(baselines={"popularity": {"recall@10": 0.9}, "item_knn": {}}).passed
-    assert verdict(baselines={**BOTH, "ease": {METRIC: 0.9}}).passed
+    assert verdict(baselines={**BOTH, "ease": {METRIC: 0.9}}, baselines_asked=("popularity", "item_knn")).passed
+    assert not verdict(baselines={**BOTH, "ease": {METRIC: 0.9}}).passed, "left out: all that ran"
     assert not judge(GateConfig(baselines=("ease",)), {METRIC: 0.3}, {"ease": {METRIC: 0.9}}, None, None).passed
 
 
