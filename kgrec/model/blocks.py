@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-_LINEAR = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_LINEAR = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _KERNEL = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 _POPULARITY = (0.0, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 _REPEAT = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
