@@ -46,6 +46,7 @@ class Workspace:
         self.scratch = self.root / "scratch"
         self.checkpoints = self.root / "checkpoints"
         self.feature_tables = self.root / "feature_tables"
+        self.feature_days = self.root / "feature_days"
 
     @contextmanager
     def hold(self, purpose: str) -> Iterator[None]:

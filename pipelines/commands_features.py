@@ -99,3 +99,29 @@ def export(config: str, folder: str, overrides: tuple[str, ...], workspace: str,
     for name, why in told["left_out"].items():
         click.echo(f"  left out: {name}: {why}")
     click.echo(f"next: cd {folder} && feast apply && feast materialize-incremental {told['until']}")
+
+
+@features.command()
+@click.argument("config")
+@overrides_option
+@common
+def update(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> None:
+    """Bring the features of CONFIG by day and their online table up to date; only days that changed are computed."""
+    from feature_store.catalog import VIEWS
+    from kgrec.chain.context import Run
+    from kgrec.chain.feature_export import update_days
+    from kgrec.config import load_config
+    from kgrec.workspace import Workspace
+    from pipelines import show
+
+    loaded, place = load_config(config, overrides), Workspace(workspace)
+    with place.hold(f"kgrec features update {config}"):
+        told = update_days(Run(loaded, place, VIEWS))
+    if as_json:
+        show.as_json(told)
+        return
+    span = f": {told['computed'][0]} to {told['computed'][-1]}" if told["computed"] else ""
+    click.echo(f"{len(told['computed'])} days computed{span}, {told['reused']} reused; snapshot {told['snapshot']}")
+    click.echo(f"online table: {told['online']}")
+    for name, why in told["left_out"].items():
+        click.echo(f"  left out: {name}: {why}")

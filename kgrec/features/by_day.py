@@ -33,10 +33,11 @@ from kgrec.artifacts import (
 from kgrec.columns import ITEM_ROW, PART, TIME, USER_ROW
 from kgrec.errors import ArtifactError, InputError, Problem
 from kgrec.features.aggregations import Of, needed_columns
+from kgrec.features.day_end import latest_after
 from kgrec.features.declarations import Declaration, check_declarations, node_views, split_declarations
-from kgrec.features.derived import compute_derived, in_order
+from kgrec.features.derived import Derived, compute_derived, in_order
 from kgrec.features.keys import categorical_keys, in_utc
-from kgrec.features.latest import request_columns
+from kgrec.features.latest import LatestFeatures, request_columns
 from kgrec.features.spans import Sight
 from kgrec.features.state import ViewState, before, carry_on, codes_of, with_tail
 from kgrec.features.tables import content_digest
@@ -46,6 +47,8 @@ from kgrec.features.windows import rate_kinds, values_as_of
 KIND: Final = "feature_day"
 ROWS: Final = "rows.parquet"
 POINTER: Final = "latest.json"
+ONLINE: Final = "feature_online"
+ONLINE_POINTER: Final = "online.json"
 _NOT_BY_DAY: Final = "only views over labelled rows are kept by day"
 Totals = Mapping[Of, tuple[int, int]]
 
@@ -54,7 +57,8 @@ Totals = Mapping[Of, tuple[int, int]]
 class Backfill:
     """What a backfill did. snapshot: the name under which this very table can be read for ever.
 
-    left_out: view or feature to why it is not there. undated: rows that no day can hold.
+    left_out: view or feature to why it is not there. undated: rows that no day can hold. views, derived: what was
+    computed, * keys expanded to columns.
     """
 
     snapshot: str
@@ -62,6 +66,8 @@ class Backfill:
     reused: tuple[date, ...]
     left_out: Mapping[str, str]
     undated: int
+    views: tuple[FeatureView, ...] = ()
+    derived: tuple[Derived, ...] = ()
 
 
 class FeatureDays:
@@ -96,7 +102,37 @@ class FeatureDays:
         days, computed = self._go_through(chosen, dated, {"views": [repr(one) for one in (*chosen, *made)]}, made)
         snapshot = self._point_at(days)
         reused = tuple(day for day in days if day not in computed)
-        return Backfill(snapshot, tuple(computed), reused, left_out, frame.height - dated.height)
+        undated = frame.height - dated.height
+        return Backfill(snapshot, tuple(computed), reused, left_out, undated, tuple(chosen), tuple(made))
+
+    def write_online(self, done: Backfill) -> Path | None:
+        """Write what the service would look up after the last day of a backfill, and point to it; return its folder.
+
+        A folder of `LatestFeatures`, mapped into memory when it is opened. None where there is no day.
+        """
+        days = self.days(done.snapshot)
+        if not days:
+            return None
+        last = load_artifact(self._store.path(KIND, list(days.values())[-1]), KIND)
+        settings = {"views": [repr(one) for one in (*done.views, *done.derived)]}
+
+        def make(out: Path) -> dict[str, Any]:
+            latest_after(last, done.views, done.derived).save(out)
+            return {"until": last.facts["until"]}
+
+        made, _ = self._store.build(ONLINE, {"day": last.digest}, settings, make)
+        text = json.dumps({"snapshot": done.snapshot, "folder": str(made.path.relative_to(self.root))}) + "\n"
+        write_atomically(self.root / ONLINE_POINTER, text.encode())
+        return made.path
+
+    def open_online(self) -> LatestFeatures:
+        """Open the newest table that `write_online` wrote; ArtifactError when there is none, or it is damaged."""
+        path = self.root / ONLINE_POINTER
+        try:
+            folder = self.root / json.loads(path.read_text(encoding="utf-8"))["folder"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{path}: no online table ({error})") from None
+        return LatestFeatures.load(load_artifact(folder, ONLINE).path)
 
     def read(self, snapshot: str | None = None) -> pl.DataFrame:
         """Return the rows of the latest table, or of a snapshot, by time; ArtifactError when a byte has changed."""

@@ -89,7 +89,7 @@ def forget(workspace: Workspace, user: str) -> Forgotten:
         table.forget(user)
         found.tables.append(_relative(workspace, table.root))
     found.reports = [_relative(workspace, _remove_report(path)) for path in reports]
-    for path in (workspace.scratch, workspace.checkpoints, workspace.quarantine):
+    for path in (workspace.scratch, workspace.checkpoints, workspace.quarantine, workspace.feature_days):
         shutil.rmtree(path, ignore_errors=True)
     workspace.store.sweep()
     return found

@@ -121,3 +121,38 @@ def test_a_damaged_day_and_a_table_that_never_was_are_refused(tmp_path):
     rows.write_bytes(rows.read_bytes() + b" ")
     with pytest.raises(ArtifactError, match="content differs"):
         days.read()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(rows_of_log, min_size=2, max_size=16))
+def test_the_online_table_is_what_a_row_at_the_days_end_would_read(tmp_path_factory, rows):
+    world = log([*rows, (0, 0, 1, 0, True), (1, 1, 2, 5, False)])
+    days = FeatureDays(tmp_path_factory.mktemp("days"))
+    done = days.backfill(VIEWS, world, context=["tab"])
+    days.write_online(done)
+    midnight = max(days.days()) + timedelta(days=1)
+    quarter = (midnight - START.date()).days * 4
+    asked = log([(user, item, tab, quarter, None) for user in (0, 1, 7) for item in (0, 1, 7) for tab in (1, 2, None)])
+    everything = pl.concat([world, asked]).with_columns(part=pl.lit("train", PART_TYPE))
+    expected = build_features(VIEWS, everything, context=["tab"])
+    found = days.open_online().look_up(asked, context=["tab"])
+    assert found.columns == expected.rows.columns
+    expected = expected.rows.tail(asked.height)
+    assert found.drop(DECAYED).equals(expected.drop(DECAYED))
+    np.testing.assert_allclose(found.select(DECAYED).to_numpy(), expected.select(DECAYED).to_numpy(), rtol=1e-5)
+
+
+def test_the_online_pointer_moves_with_the_log_and_nothing_is_written_twice(tmp_path):
+    world = random_log(days=4, a_day=12)
+    days = FeatureDays(tmp_path)
+    with pytest.raises(ArtifactError, match="no online table"):
+        days.open_online()
+    last = world["time"].dt.date().max()
+    first = days.write_online(days.backfill(VIEWS, world.filter(pl.col("time").dt.date() < last), context=["tab"]))
+    before = days.open_online().views[0].table
+    again = days.backfill(VIEWS, world, context=["tab"])
+    assert days.open_online().views[0].table.equals(before), "until it is written the former one is read"
+    second = days.write_online(again)
+    assert first != second
+    assert days.write_online(days.backfill(VIEWS, world, context=["tab"])) == second
+    assert days.open_online().views[0].table["user__rows_count"].sum() == world.height

@@ -16,8 +16,10 @@ import kgrec
 from kgrec.artifacts import load_artifact
 from kgrec.errors import ArtifactError, InputError
 from kgrec.features.backends import BackendName
+from kgrec.features.by_day import FeatureDays
 from kgrec.features.encoding import FeatureEncoder
 from kgrec.features.of_runs import list_tables, read_features, table_of
+from kgrec.serving.forget import forget
 from kgrec.stages import RunResult
 from kgrec.workspace import Workspace
 from tests import worlds
@@ -127,3 +129,16 @@ def test_the_config_chooses_the_backend_and_a_second_write_is_none(tmp_path: Pat
     assert [(one["backend"], one["version"]) for one in list_tables(place)] == [
         (backend, made[0].facts["table"]) for backend in ("parquet", "delta")
     ]  # fmt: skip
+
+
+def test_features_by_day_are_kept_up_to_date_by_a_command_and_forgotten(tmp_path: Path) -> None:
+    first = as_json(call("features", "update", worlds.TINY, "--workspace", tmp_path, "--json"))
+    again = as_json(call("features", "update", worlds.TINY, "--workspace", tmp_path, "--json"))
+    assert len(first["computed"]) > 10
+    assert (again["computed"], again["reused"]) == ([], len(first["computed"]))
+    assert (again["snapshot"], again["online"]) == (first["snapshot"], first["online"])
+    days = FeatureDays(tmp_path / "feature_days" / "tiny")
+    assert days.open_online().views[0].table.height > 10
+    assert days.read().height == days.open_online().views[0].table["user__rows_count"].sum()
+    forget(Workspace(tmp_path), "u01")
+    assert not (tmp_path / "feature_days").exists()
