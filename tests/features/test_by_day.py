@@ -126,7 +126,7 @@ def test_a_damaged_day_and_a_table_that_never_was_are_refused(tmp_path):
 @settings(max_examples=8, deadline=None)
 @given(st.lists(rows_of_log, min_size=2, max_size=16))
 def test_the_online_table_is_what_a_row_at_the_days_end_would_read(tmp_path_factory, rows):
-    world = log([*rows, (0, 0, 1, 0, True), (1, 1, 2, 5, False)])
+    world = log([*rows, (0, 0, 1, 0, True), (0, 0, 1, 1, True), (1, 1, 2, 5, False), (0, 0, 2, 0, False)])
     days = FeatureDays(tmp_path_factory.mktemp("days"))
     done = days.backfill(VIEWS, world, context=["tab"])
     days.write_online(done)
