@@ -28,6 +28,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ def forked(work: Callable[[], Any], log: Path) -> int:
     child = os.fork()
     if child:
         return child
-    os.setsid()
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(stream, number)
@@ -80,7 +80,7 @@ def wait(child: int, seconds: float) -> int | None:
 
 
 def kill(child: int) -> None:
-    os.killpg(child, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
@@ -179,8 +179,9 @@ def measure(kills: int, config: Path, seed: int, folder: Path) -> dict[str, Any]
         lasts[kind] = time.perf_counter() - started
     hits: Counter[str] = Counter()
     ended: Counter[str] = Counter()
+    kinds = cycle(KINDS)
     while sum(hits.values()) < kills:
-        kind = KINDS[(sum(hits.values()) + sum(ended.values())) % len(KINDS)]
+        kind = next(kinds)
         if kind == "serve":
             faults += killed_service(work, draw, log)
             hits[kind] += 1

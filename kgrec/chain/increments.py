@@ -64,10 +64,9 @@ class Base:
         )  # fmt: skip
 
     def suited(self, config: RunConfig) -> RunConfig:
-        """Return the config of an increment: few gentle epochs, and what validation chose for the base stands."""
+        """Return the config of an increment: few gentle epochs, and the towers that validation chose."""
         training, increment = config.training, config.training.increment
         facts = json.loads(self.trained.file(NETWORK).read_text())
-        weights: Mapping[str, float] = self.trained.facts.get("blocks", {}).get("weights", {})
         gentle = {
             "epochs": increment.epochs, "evaluate_every": 1, "patience": 0, "checkpoint_every": 1,
             "learning_rate": training.learning_rate * increment.learning_rate, "knowledge": Knowledge.JOINT,
@@ -77,7 +76,6 @@ class Base:
         return config.model_copy(update={
             "training": training.model_copy(update=gentle),
             "model": NetworkConfig(**facts["config"]),
-            "blocks": config.blocks.model_copy(update={name: (weight,) for name, weight in weights.items()}),
         })  # fmt: skip
 
 

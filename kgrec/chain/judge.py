@@ -46,7 +46,7 @@ def evaluate(
     """Judge the network and the baselines on validation and, once, on test.
 
     again: what learned from train and validation together; it and baselines fitted alike answer on test. Of an
-    increment only what the gate asks for: its baselines; no permutation of features, no details.
+    increment only what the gate asks for: its baselines; no links, no permutation of features, no details.
     """
     config, short = run.config, is_increment(trained)
     tasks = chosen_tasks(run, ingested)
@@ -57,9 +57,10 @@ def evaluate(
 
     def make(out: Path) -> dict[str, Any]:
         network, vectors = load_network(trained)
-        judge = Judge(config.evaluation, log, features, graph, tasks)
+        asked = None if short else graph
+        judge = Judge(config.evaluation, log, features, asked, tasks)
         learned, served = (log, trained) if again is None else (again.log, again.trained)
-        last = judge if again is None else Judge(config.evaluation, learned, features, graph, tasks)
+        last = judge if again is None else Judge(config.evaluation, learned, features, asked, tasks)
         answers = {c.VALIDATION: judge.answers(network, vectors, c.VALIDATION),
                    c.TEST: last.answers(*load_network(served), c.TEST)}  # fmt: skip
         baselines: dict[str, Any] = {}

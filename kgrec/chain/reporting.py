@@ -12,6 +12,7 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run, peak_rss_mb
 from kgrec.chain.details import read_details
 from kgrec.chain.importance import read_importance, shown
+from kgrec.chain.increments import is_increment
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
 from kgrec.seeds import numpy_generator
@@ -41,7 +42,8 @@ def write_run_report(
     if version:
         record = require(registry, version)
         served = open_version(run.workspace.store.path("version", record.key), version)
-        examples, believed = _examples(served), _fidelity(served, run.config.seed)
+        examples = _examples(served)
+        believed = {} if is_increment(parts["train"]) else _fidelity(served, run.config.seed)
     ranked = {name: found["test"]["ranking"] for name, found in baselines.items() if "ranking" in found.get("test", {})}
     evaluated, seed = parts["evaluate"], run.config.seed
     headline = headline_metric(figures.get("test", {}).get("ranking", {}))
