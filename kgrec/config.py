@@ -126,9 +126,6 @@ def _refit_misfits(config: RunConfig, source: str) -> list[Problem]:
     if config.training.refit and config.evaluation.history is not HistoryKnown.ALL:
         what = "a refit learns from validation, which evaluation.history = 'train' says that nobody knows at test"
         found.append(Problem(where, what, "write evaluation.history = 'all', or leave the refit out"))
-    if config.training.refit and config.training.start != "scratch":
-        what = "an increment goes on from what learned from train alone, and is not learned again"
-        found.append(Problem(where, what, "write training.start = 'scratch', or leave the refit out"))
     return found
 
 

@@ -14,13 +14,13 @@ from typing import Any, Final
 import polars as pl
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, load_artifact
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import ENCODER
 from kgrec.chain.prepare import EVENTS
-from kgrec.chain.tensors import users_of_train
 from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import ArtifactError
@@ -49,19 +49,20 @@ class Base:
     graph: Artifact
     features: Artifact | None
     tuned: Artifact
+    again: Artifact | None = None
 
-    def earlier(self) -> Earlier:
-        """Return its weights, and which of its rows learned."""
-        facts = json.loads(self.trained.file(NETWORK).read_text())
-        shape = NetworkShape(**facts["shape"])
-        learned_E = torch.zeros(shape.num_entities, dtype=torch.bool)
+    def earlier(self, *, again: bool = False) -> Earlier:
+        """Return its weights, and which of its rows learned. again: those of the refit, where there was one."""
+        source, parts = self.trained, [c.TRAIN]
+        if again and self.again is not None:
+            source, parts = self.again, [c.TRAIN, c.VALIDATION]
+        shape = NetworkShape(**json.loads(source.file(NETWORK).read_text())["shape"])
         triples = pl.read_parquet(self.graph.file("triples.parquet")).filter(pl.col(c.PART) == c.TRAIN)
-        events = pl.read_parquet(self.log.file(EVENTS), columns=[c.ITEM_ROW, c.PART]).filter(pl.col(c.PART) == c.TRAIN)
-        for rows in (triples[c.HEAD_ROW], triples[c.TAIL_ROW], events[c.ITEM_ROW]):
-            learned_E[torch.tensor(rows.to_numpy(), dtype=torch.int64)] = True
-        return Earlier(
-            load_file(self.trained.file(WEIGHTS)), shape, users_of_train(self.log), learned_E, categories(self.features)
-        )  # fmt: skip
+        events = pl.read_parquet(self.log.file(EVENTS), columns=[c.USER_ROW, c.ITEM_ROW, c.PART])
+        events = events.filter(pl.col(c.PART).cast(pl.String).is_in(parts))
+        learned_U = _flags(shape.num_users, events[c.USER_ROW])
+        learned_E = _flags(shape.num_entities, triples[c.HEAD_ROW], triples[c.TAIL_ROW], events[c.ITEM_ROW])
+        return Earlier(load_file(source.file(WEIGHTS)), shape, learned_U, learned_E, categories(self.features))
 
     def suited(self, config: RunConfig) -> RunConfig:
         """Return the config of an increment: few gentle epochs, and the towers that validation chose."""
@@ -121,6 +122,13 @@ def find_start(run: Run, settings: Mapping[str, Any], log: Artifact, graph: Arti
     return Start(base, due is not None, 0 if due else done + 1, due or f"goes on from version {base.version}")
 
 
+def _flags(count: int, *rows: pl.Series) -> Tensor:
+    flag_N = torch.zeros(count, dtype=torch.bool)
+    for one in rows:
+        flag_N[torch.tensor(one.to_numpy(), dtype=torch.int64)] = True
+    return flag_N
+
+
 def is_increment(trained: Artifact) -> bool:
     """Say whether a train artifact went on from another one's weights."""
     return START in trained.facts and not trained.facts[START]["full"]
@@ -163,13 +171,14 @@ def _base(run: Run, record: VersionRecord) -> Base | None:
         graph = store.with_digest("graph", version.inputs["graph"])
         features = store.with_digest("features", version.inputs["features"]) if "features" in version.inputs else None
         tuned = store.with_digest("baselines", trained.inputs["baselines"]) if trained is not None else None
+        again = store.with_digest("refit", version.inputs["refit"]) if "refit" in version.inputs else None
     except (ArtifactError, KeyError):
         return None
-    if trained is None or log is None or graph is None or tuned is None or (features is None) != (
-        "features" not in version.inputs
-    ):  # fmt: skip
+    if trained is None or log is None or graph is None or tuned is None:
         return None
-    return Base(record.version, trained, log, graph, features, tuned)
+    if (features is None, again is None) != tuple(name not in version.inputs for name in ("features", "refit")):
+        return None
+    return Base(record.version, trained, log, graph, features, tuned, again)
 
 
 def _unsound(run: Run, settings: Mapping[str, Any], base: Base, log: Artifact, graph: Artifact) -> str | None:
@@ -186,7 +195,7 @@ def _unsound(run: Run, settings: Mapping[str, Any], base: Base, log: Artifact, g
         for name in files:
             if not _grown(Vocabulary.load(before.file(name)), Vocabulary.load(now.file(name))):
                 return f"rows moved in {name}"
-    if leaked := _learned_and_judged(base.log, log):
+    if leaked := _learned_and_judged(base, log):
         return f"{leaked:,} events that version {base.version} learned from are now held out"
     return None
 
@@ -195,12 +204,20 @@ def _grown(before: Vocabulary, now: Vocabulary) -> bool:
     return now.entries.head(len(before)).equals(before.entries)
 
 
-def _learned_and_judged(before: Artifact, now: Artifact) -> int:
-    """Return how many events of the train part then are in validation or test now."""
+def _learned_and_judged(base: Base, now: Artifact) -> int:
+    """Return how many events are held out now that the base learned from: of its train part, of validation by refit."""
     key = [c.USER_ROW, c.ITEM_ROW, c.TIME]
-    learned = pl.scan_parquet(before.file(EVENTS)).filter(pl.col(c.PART) == c.TRAIN).select(key)
-    judged = pl.scan_parquet(now.file(EVENTS)).filter(pl.col(c.PART) != c.TRAIN).select(key)
-    return int(judged.join(learned.unique(), on=key, how="semi", nulls_equal=True).select(pl.len()).collect().item())
+    before, after = (
+        pl.scan_parquet(log.file(EVENTS)).with_columns(pl.col(c.PART).cast(pl.String)) for log in (base.log, now)
+    )
+    pairs = [([c.TRAIN], [c.VALIDATION, c.TEST])]
+    pairs += [([c.VALIDATION], [c.TEST])] if base.again is not None else []
+    found = 0
+    for learned, judged in pairs:
+        seen = before.filter(pl.col(c.PART).is_in(learned)).select(key).unique()
+        held_out = after.filter(pl.col(c.PART).is_in(judged)).join(seen, on=key, how="semi", nulls_equal=True)
+        found += int(held_out.select(pl.len()).collect().item())
+    return found
 
 
 def _same_data(base: Base, log: Artifact, graph: Artifact) -> bool:

@@ -17,14 +17,17 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.blocks import served_again
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import LABELLED
-from kgrec.chain.learn import chosen_tasks, keep, load_network, look_ahead, reporter
+from kgrec.chain.increments import Base, categories, find_start, is_increment
+from kgrec.chain.learn import chosen_tasks, keep, learned_by, load_network, look_ahead, reporter, suited
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.tensors import network_shape, training_data
 from kgrec.chain.towers_alone import ALONE, take_towers, train_alone
 from kgrec.chain.tuning import Teacher, read_tuned
+from kgrec.config import TaskName
 from kgrec.model.network import Network
 from kgrec.training.tasks import make_network, make_tasks
 from kgrec.training.trainer import train
+from kgrec.training.warm_start import carry_over
 
 _PARTED: Final = (EVENTS, LABELLED)
 
@@ -43,16 +46,20 @@ def refit(
 ) -> Refit | None:  # fmt: skip
     """Learn again for as many epochs as validation chose; None where the config or the data asks for none.
 
-    Weights of the parts, towers beside or alone, calibration and the baselines' settings stay as chosen.
+    Weights of the parts, towers beside or alone, calibration and the baselines' settings stay as chosen. The refit of
+    an increment goes on from the refit of its base.
     """
-    config = run.config
-    if not config.training.refit or not log.has(EVENTS) or not _has_validation(log):
+    if not run.config.training.refit or not log.has(EVENTS) or not _has_validation(log):
         return None
     joined = _joined(run, log)
     tasks = chosen_tasks(run, ingested)
+    base = base_of(run, tasks, log, graph) if is_increment(trained) else None
+    config = run.config if base is None else base.suited(run.config)
     inputs = {"split": joined.digest, "held out": log.digest, "graph": graph.digest, "train": trained.digest}
     inputs |= {"features": features.digest} if features is not None else {}
     inputs |= {"baselines": tuned.digest} if tuned is not None else {}
+    if base is not None:
+        inputs |= {"base": (base.again or base.trained).digest}
     settings = dict(trained.config)
     owner = run.workspace.store.key("refit", inputs, settings)
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
@@ -65,6 +72,8 @@ def refit(
         )  # fmt: skip
         shape = network_shape(joined, features, graph, data, config.losses)
         network = make_network(shape, config.model, data, config.seed)
+        if base is not None:
+            carry_over(network, base.earlier(again=True), data.edges, categories(features))
         run.workspace.checkpoints.mkdir(exist_ok=True)
         epochs = max(1, int(trained.facts["best_epoch"]))
         train(
@@ -89,6 +98,12 @@ def refit(
     for left in (checkpoint, beside):
         left.unlink(missing_ok=True)
     return Refit(joined, artifact)
+
+
+def base_of(run: Run, tasks: tuple[TaskName, ...], log: Artifact, graph: Artifact) -> Base | None:
+    """Return what an increment went on from."""
+    start = find_start(run, learned_by(suited(run.config, tasks, graph)[0], tasks), log, graph)
+    return None if start is None else start.base
 
 
 def _has_validation(log: Artifact) -> bool:

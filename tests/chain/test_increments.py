@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def events_after(days: int) -> list[str]:
 @pytest.mark.slow
 def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_path):
     before = last_of(tiny_copy, "train")
-    result = run(grown(tmp_path, *events_after(1)), tiny_copy, overrides=GOES_ON, views=VIEWS)
+    refitted = [*GOES_ON, "training.refit=true"]
+    result = run(grown(tmp_path, *events_after(1)), tiny_copy, overrides=refitted, views=VIEWS)
     made = last_of(tiny_copy, "train")
     assert result.released.promoted
     assert made.facts[START] | {"why": ""} == {
@@ -76,12 +78,16 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
     assert set(result.baselines) == set(), "of an increment the gate's baselines alone are judged"
     assert result.stages["train"].get("cached") is False
 
-    again = run(tmp_path / "tiny.toml", tiny_copy, overrides=GOES_ON, views=VIEWS)
+    refit = load_file(last_of(tiny_copy, "refit").file("weights.safetensors"))
+    seen = refit["tables.users_UD"][: len(old["tables.users_UD"])]
+    assert 0 < (seen - old["tables.users_UD"]).norm() < 0.5 * old["tables.users_UD"].norm(), "its refit went on, too"
+
+    again = run(tmp_path / "tiny.toml", tiny_copy, overrides=refitted, views=VIEWS)
     assert all(stage["cached"] for stage in again.stages.values()), "the same data: there is nothing to go on to"
     assert again.released.version == result.released.version
 
     shutil.rmtree(tmp_path / "tiny")
-    full = run(grown(tmp_path, *events_after(1), *events_after(2)), tiny_copy, overrides=GOES_ON, views=VIEWS)
+    full = run(grown(tmp_path, *events_after(1), *events_after(2)), tiny_copy, overrides=refitted, views=VIEWS)
     start = last_of(tiny_copy, "train").facts[START]
     assert start["full"]
     assert "there were 1 increments" in start["why"]
@@ -139,6 +145,23 @@ def test_events_that_were_learned_from_and_are_now_held_out_forbid_an_increment(
     leaked = find_start(context, {}, make(c.TEST), graph)
     assert (leaked.full, leaked.base) == (True, None)
     assert "now held out" in leaked.why
+    base = increments._base(context, read_registry(Workspace(tiny.workspace)).versions[0])
+    moved = make(c.TRAIN)
+    assert increments._learned_and_judged(base, moved) == 0
+    refitted = replace(base, again=base.trained)
+    judged = pl.read_parquet(log.file("events.parquet")).with_columns(
+        pl.lit(c.TEST).cast(events[c.PART].dtype).alias(c.PART)
+    )
+    later = ArtifactStore(tmp_path).build("split", {"part": "all"}, {}, lambda out: _all_held_out(judged, out))[0]
+    parts = events[c.PART].cast(pl.String).value_counts(name="rows")
+    rows = dict(parts.iter_rows())
+    assert increments._learned_and_judged(base, later) == rows[c.TRAIN]
+    assert increments._learned_and_judged(refitted, later) == rows[c.TRAIN] + rows[c.VALIDATION], "a refit saw more"
+
+
+def _all_held_out(events: pl.DataFrame, out: Path) -> dict[str, Any]:
+    events.write_parquet(out / "events.parquet")
+    return {}
 
 
 def test_an_increment_that_agreed_too_little_or_was_refused_forces_a_full_training(tiny_copy, monkeypatch):

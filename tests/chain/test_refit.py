@@ -105,7 +105,7 @@ def test_a_second_run_reuses_the_refit(parted: tuple[Path, RunResult]) -> None:
     assert all(stage["cached"] for stage in second["stages"].values())
 
 
-@pytest.mark.parametrize("misfit", ['evaluation.history="train"', 'training.start="promoted"'])
+@pytest.mark.parametrize("misfit", ['evaluation.history="train"'])
 def test_a_refit_that_does_not_fit_the_rest_of_the_config_is_refused(tmp_path: Path, misfit: str) -> None:
     config = worlds.events_world(tmp_path)
     load_config(config, ["training.refit=true"])
