@@ -84,6 +84,7 @@ class Deliveries:
         day = pl.from_epoch("timestamp").dt.date()
         names = log.select(day.alias("day"))["day"].unique().sort().tail(days).to_list()
         self.folder, self.names = folder, [str(name) for name in names]
+        self.incidents = {-(-number * days // 14): what for number, what in INCIDENTS.items()}
         self.before = log.filter(day < names[0])
         self.days = [log.filter(day == name) for name in names]
         self.late: list[tuple[str, pl.DataFrame]] = []
@@ -102,7 +103,7 @@ class Deliveries:
         if number == 0:
             self._write("before", self.before)
             return
-        rows, name, incident = self.days[number - 1], f"day-{number:02d}", INCIDENTS.get(number, "")
+        rows, name, incident = self.days[number - 1], f"day-{number:02d}", self.incidents.get(number, "")
         if "late" in incident:
             half = rows.height // 2
             self.late.append((f"{name}-late", rows.tail(rows.height - half)))
@@ -153,8 +154,15 @@ class Prefect:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.api}{path}", data=data, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())
+        for attempt in range(30):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read())
+            except urllib.error.HTTPError as fault:  # its database may be busy
+                if fault.code < 500 or attempt == 29:
+                    raise
+                time.sleep(2.0)
+        raise AssertionError("the last attempt returns or raises")
 
     def healthy(self) -> bool:
         """Say whether the server answers."""
@@ -266,7 +274,7 @@ def live(prefect: Prefect, deliveries: Deliveries, place: Path, deployment: str,
     told = []
     for number in range(1, days + 1):
         deliveries.deliver(number)
-        incident, started = INCIDENTS.get(number, ""), time.monotonic()
+        incident, started = deliveries.incidents.get(number, ""), time.monotonic()
         before = versions.read_registry(Workspace(place)).promoted
         line: dict[str, Any] = {"day": number, "date": deliveries.names[number - 1], "incident": incident}
         run = prefect.run(deployment, HOPELESS if "hopeless" in incident else [])
@@ -372,7 +380,9 @@ def main() -> int:
     parser.add_argument("--click", default="rating", help="the event that is a click")
     parser.add_argument("--conversion-at", type=float, help="a click of at least this value is a conversion")
     parser.add_argument("--users", type=int, default=3, help="take every so manieth user")
-    parser.add_argument("--days", type=int, default=14)
+    parser.add_argument(
+        "--days", type=int, default=14, help="with fewer the incidents come closer together, 7 at least"
+    )
     parser.add_argument("--folder", type=Path, help="work in this new folder and keep it")
     asked = parser.parse_args()
     if asked.log is None:
