@@ -57,10 +57,10 @@ def evaluate(
 
     def make(out: Path) -> dict[str, Any]:
         network, vectors = load_network(trained)
-        asked = None if short else graph
-        judge = Judge(config.evaluation, log, features, asked, tasks)
+        links = None if short else graph
+        judge = Judge(config.evaluation, log, features, links, tasks)
         learned, served = (log, trained) if again is None else (again.log, again.trained)
-        last = judge if again is None else Judge(config.evaluation, learned, features, asked, tasks)
+        last = judge if again is None else Judge(config.evaluation, learned, features, links, tasks)
         answers = {c.VALIDATION: judge.answers(network, vectors, c.VALIDATION),
                    c.TEST: last.answers(*load_network(served), c.TEST)}  # fmt: skip
         baselines: dict[str, Any] = {}
