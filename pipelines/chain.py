@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
@@ -12,6 +13,8 @@ from kgrec.workspace import Workspace
 from pipelines import show
 from pipelines.environment import prepare_environment
 from pipelines.server import TemporaryServer
+
+PICTURE: Final = "graph.html"
 
 
 def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until: str, as_json: bool) -> int:
@@ -42,7 +45,7 @@ def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until
     else:
         show.run_result(answer)
         if result.released.promoted:
-            _example(workspace)
+            show_example(place, result.released.report)
         click.echo(f"wall clock: {time.perf_counter() - started:.1f} s", file=sys.stdout)
     return 0 if result.released.verdict.passed else 3
 
@@ -72,14 +75,21 @@ def _print_artifact(until: str, artifact: Any, reports: Any, *, as_json: bool) -
         click.echo(f"  {name}: {value}")
 
 
-def _example(workspace: str) -> None:
-    """Print ten recommendations with titles and reasons for the first user that training saw."""
+def show_example(place: Workspace, report: Path) -> None:
+    """Print ten recommendations with titles and reasons for the first user that training saw, and link a picture."""
+    from kgrec.chain.graph_view import draw_neighbourhood
     from kgrec.serving.recommend import load
     from kgrec.serving.standing import Standing
 
-    version = load(workspace)
+    version = load(place.shown)
     user = next((u for u in version.users.entries if version.standing(u) is Standing.TRAINED), None)
-    if user is not None:
-        answer = version.recommend([user], k=10, explain=True)
-        click.echo()
-        show.items(f"Ten recommendations for user {user}", answer.to_dicts())
+    if user is None:
+        return
+    answer = version.recommend([user], k=10, explain=True).to_dicts()
+    click.echo()
+    show.items(f"Ten recommendations for user {user}", answer)
+    if answer and version.paths.has_edges:
+        picture = report.parent / PICTURE
+        if not picture.exists():
+            draw_neighbourhood(place, answer[0]["item"], 2, picture)
+        click.echo(f"what the graph knows around {answer[0]['title'] or answer[0]['item']}: {picture}")

@@ -20,6 +20,7 @@ import kgrec
 from feature_store.catalog import VIEWS
 from kgrec.stages import RunResult
 from kgrec.workspace import Workspace
+from pipelines.chain import show_example
 from tests import worlds
 from tests.calling import KGREC, as_json, call
 
@@ -208,6 +209,20 @@ def test_the_flow_makes_the_same_bytes_and_a_second_command_is_told_to_wait(
     assert answer["metrics"] == direct["metrics"]
     assert answer["gate"] == direct["gate"]
     assert set(answer["stages"]) == set(direct["stages"])
+
+
+def test_a_run_ends_with_reasons_and_a_picture(
+    tiny: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_example(Workspace(tiny.workspace), tmp_path / "report.html")
+    said = capsys.readouterr().out
+    assert "Ten recommendations for user" in said
+    assert "genre" in said
+    assert str(tmp_path / "graph.html") in said.replace("\n", "")
+    first = kgrec.load(tiny.workspace).recommend(["u00"], k=1)["title"][0]
+    page = (tmp_path / "graph.html").read_text()
+    assert first in page
+    assert "genre" in page
 
 
 def test_explain(tiny: RunResult) -> None:

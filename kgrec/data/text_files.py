@@ -56,7 +56,7 @@ def check_text(path: Path, separator: str, name: str) -> list[int]:
     """
     quoted = _check_bytes(path, name)
     _check_header(path, separator, name)
-    lines = _fields_by_parser(path, separator) if quoted else _fields_by_count(path, separator)
+    lines = _fields_by_parser(path, separator, name) if quoted else _fields_by_count(path, separator)
     header, ragged, example = 0, 0, ""
     blank: list[int] = []
     for record, (line, fields) in enumerate(lines):
@@ -133,11 +133,23 @@ def _fields_by_count(path: Path, separator: str) -> Iterator[tuple[int, int]]:
             yield line, text.count(mark) + 1 if text not in (b"", b"\r") else 0
 
 
-def _fields_by_parser(path: Path, separator: str) -> Iterator[tuple[int, int]]:
-    """(line, fields) of each record, 0 fields when it is blank, for files with quotes: slower, and right."""
+def _fields_by_parser(path: Path, separator: str, name: str) -> Iterator[tuple[int, int]]:
+    """(line, fields) of each record, 0 fields when it is blank, for files with quotes: slower, and right.
+
+    InputError, with the line where the record begins, for a quote that is never closed or has text behind its end.
+    """
+    csv.field_size_limit(_LINE_LIMIT)
     with path.open("rb") as stream:
-        text: IO[str] = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        csv.field_size_limit(_LINE_LIMIT)
-        reader = csv.reader(text, delimiter=separator)
-        for record in reader:
-            yield reader.line_num, len(record)
+        text: IO[str] = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        reader, ended = csv.reader(text, delimiter=separator, strict=True), 0
+        try:
+            for record in reader:
+                ended = reader.line_num
+                yield ended, len(record)
+        except csv.Error as error:
+            fault = "is never closed" if "end of data" in str(error) else "has text behind its end"
+            remedy = "close the quote, and double quotes that are part of the text"
+            problem = Problem(
+                name, f"a quote {fault}", remedy, 1, f"the record that begins in line {ended + 1}: {error}"
+            )
+            raise InputError(problem) from None

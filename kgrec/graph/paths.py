@@ -5,9 +5,10 @@ A path goes from the item over at most two other nodes to an item of the history
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ WIDEST: Final = 200
 """A node that touches more others than this is no step on the way to a second node: it leads everywhere."""
 _LONGER: Final = 0.5
 _SHORT_TITLE: Final = 32
+_EXAMPLES: Final = 6
+_EXAMPLE: Final = "example"
 INFERRED: Final = " [inferred]"
 
 Floats = npt.NDArray[np.float64]
@@ -118,6 +121,11 @@ class PathFinder:
         paths = [self._path(via, places, reach) for via, places in found.items()]
         return sorted(paths, key=lambda one: (not self.is_named(one), -one.weight, one.via, one.history))[:limit]
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether there is any triple."""
+        return len(self._heads) > 0
+
     def name(self, node: int) -> str:
         """Return a node's label, or its id in short where nobody gave it one."""
         return self._labels[node] or self._names[node]
@@ -193,6 +201,20 @@ class _Reach:
         """Return the history items that touch a node, the weightiest first, and the places of their edges."""
         window = slice(*np.searchsorted(self._nodes, [node, node + 1]))
         return tuple(self._rows[self._owners[window]].tolist()), tuple(self._places[window].tolist())
+
+
+def varied(path: Path, given: Counter[Any]) -> Path:
+    """Return a path whose examples from the history begin with one that `given` has counted least, and count it.
+
+    Only the weightiest six compete, so that a list of reasons names other titles in every line and still those that
+    carry most. The triple that leads to each goes with it.
+    """
+    first = range(min(_EXAMPLES, len(path.history)))
+    order = sorted(first, key=lambda place: given[(_EXAMPLE, path.history[place])])
+    order += range(len(first), len(path.history))
+    given.update((_EXAMPLE, path.history[place]) for place in order[:1])
+    history, ends = (tuple(all_of[place] for place in order) for all_of in (path.history, path.ends))
+    return replace(path, history=history, ends=ends)
 
 
 def shorter(text: str, longest: int) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from kgrec.graph.paths import Path, PathFinder, shorter
+from kgrec.graph.paths import Path, PathFinder, shorter, varied
 from kgrec.serving.index import Floats, Rows
 from kgrec.serving.neighbours import Neighbours
 from kgrec.serving.standing import Asked, Standing
@@ -90,7 +90,7 @@ class Explainer:
         carried_HK: Floats = np.zeros((len(history_H), len(items_K)), dtype=np.float32)
         for part_HK in by_part.values():
             carried_HK += part_HK
-        given: Counter[object] = Counter()
+        given: Counter[Any] = Counter()
         return [
             self._one(asked, int(item), history_H, carried_HK[:, place], given, most_paths)
             for place, item in enumerate(items_K)
@@ -118,7 +118,7 @@ class Explainer:
         return found | served.neighbours.contributions(history_H, items_K)
 
     def _one(
-        self, asked: Asked, item: int, history_H: Rows, carried_H: Floats, given: Counter[object], most_paths: int
+        self, asked: Asked, item: int, history_H: Rows, carried_H: Floats, given: Counter[Any], most_paths: int
     ) -> Explanation:  # fmt: skip
         parts = self.parts(asked, item)
         others = history_H != item
@@ -133,22 +133,23 @@ class Explainer:
         reason = self._reason(paths, item, history_H[others], carried_H[others], given)
         if parts.get(POPULARITY, 0.0) > 0.5 * sum(max(part, 0.0) for part in parts.values()):
             reason = shorter(f"popular; {reason}", LONGEST)
-        return Explanation(item, sum(parts.values()), parts, reason, history, tuple(paths[:most_paths]))
+        shown: Counter[Any] = Counter()
+        told = tuple(varied(path, shown) for path in paths[:most_paths])
+        return Explanation(item, sum(parts.values()), parts, reason, history, told)
 
-    def _reason(
-        self, paths: Sequence[Path], item: int, history_H: Rows, carried_H: Floats, given: Counter[object]
-    ) -> str:
+    def _reason(self, paths: Sequence[Path], item: int, history_H: Rows, carried_H: Floats, given: Counter[Any]) -> str:
         """Return the best reason in words; one given before in this list counts half for each time."""
         if paths and self._finder is not None:
             finder = self._finder()
             named = [path for path in paths if finder.is_named(path)] or paths
             worth = [path.weight * _AGAIN ** max((given[node] for node in path.via), default=0) for path in named]
             order = sorted(range(len(named)), key=lambda place: (-worth[place], place))
-            best = named[order[0]]
+            best = varied(named[order[0]], given)
             given.update(best.via)
             text = finder.sentence(best, longest=LONGEST)
             for place in order[1:2]:
-                both = f"{text}; {finder.sentence(named[place], longest=LONGEST)}"
+                other = varied(named[place], given.copy())
+                both = f"{text}; {finder.sentence(other, longest=LONGEST)}"
                 text = both if len(both) <= LONGEST and worth[place] >= _AGAIN * worth[order[0]] else text
             return text
         if not len(history_H):

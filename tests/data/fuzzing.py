@@ -155,7 +155,9 @@ ROWS: dict[str, Callable[[bytes, dict[str, Any]], int]] = {
 }
 
 
-def fuzz(folder: Path, documents: int, seed: int) -> dict[str, Counter[str]]:
+def fuzz(
+    folder: Path, documents: int, seed: int, progress: Callable[[int], None] = lambda done: None
+) -> dict[str, Counter[str]]:
     """Ingest so many mutated documents, all kinds in turn; return what became of each kind.
 
     What fails is left in the folder, and its seed and number are in the error.
@@ -174,4 +176,5 @@ def fuzz(folder: Path, documents: int, seed: int) -> dict[str, Counter[str]]:
         except BaseException as error:  # also what a library throws in panic
             error.add_note(f"document {number} of seed {seed}, in {folder}")
             raise
+        progress(number + 1)
     return found

@@ -198,3 +198,22 @@ def test_a_source_is_one_place_and_hides_its_password() -> None:
     with pytest.raises(ValidationError) as caught:
         TableSource.model_validate({"url": "postgresql://ann:secret@db/shop"})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fault"),
+    [
+        ('a,b\n1,x\n2,"y\n3,""\n4,z\n', 3, "is never closed"),
+        ('a,b\n1,x\n2,"y', 3, "is never closed"),
+        ('a,b\n"1\n1",x\n2,"y\n', 4, "is never closed"),
+        ('a,b\n1,"x\ny"z\n2,y\n', 2, "has text behind its end"),
+    ],
+)
+def test_a_quote_that_does_not_end_well_is_refused_with_its_line(
+    tmp_path: Path, text: str, line: int, fault: str
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=f"a quote {fault} .*\n.*begins in line {line}:"):
+        materialise(TableSource(path="a.csv"), tmp_path, tmp_path)
+    (tmp_path / "b.csv").write_text('a,b\n1,"x\n\n"\n2,"y ""so"""\n')
+    assert materialise(TableSource(path="b.csv"), tmp_path, tmp_path).frame.collect().height == 2

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgrec import columns as c
-from kgrec.graph.paths import INFERRED, WIDEST, PathFinder, shorter
+from kgrec.graph.paths import INFERRED, WIDEST, PathFinder, shorter, varied
 from kgrec.graph.review import ACCEPTED
 
 ROWS = {c.HEAD_ROW: c.ROW_TYPE, c.RELATION_ROW: c.ROW_TYPE, c.TAIL_ROW: c.ROW_TYPE, c.SOURCE: pl.String()}
@@ -165,3 +165,14 @@ def test_a_long_history_is_answered_at_once():
     assert found.via == (2000,)
     assert len(found.history) == 285
     assert time.perf_counter() - start < 1
+
+
+def test_examples_are_not_the_same_in_every_reason():
+    world = finder([(item, 0, 6) for item in range(6)], NAMES)
+    (path,) = world.paths(0, [1, 2, 3, 4], limit=1, weights=[0.4, 0.3, 0.2, 0.1])
+    given = Counter()
+    told = [varied(path, given) for _ in range(5)]
+    assert [one.history[0] for one in told] == [1, 2, 3, 4, 1], "each once, the weightiest first"
+    assert all(sorted(one.history) == [1, 2, 3, 4] for one in told)
+    assert all(step.head == node for one in told for node, step in zip(one.history, one.ends, strict=True))
+    assert '"C" and 3 more' in world.sentence(told[1])
