@@ -99,9 +99,8 @@ def draw(points: Path, out: Path) -> None:
             x=alt.X("share:Q", title="triples added or removed, %"), color=alt.Color("kind:N", title=None)
         )
         line = chart.mark_line(point=True).encode(y=alt.Y("mean(value):Q", title=None, scale=alt.Scale(zero=False)))
-        spread = chart.mark_errorbar(extent="ci" if False else "stdev").encode(y=alt.Y("value:Q", title=None))
+        spread = chart.mark_errorbar(extent="stdev").encode(y=alt.Y("value:Q", title=None))
         panels.append(line + spread)
-    (panels[0] | panels[1]).properties().configure_view(stroke=None)
     alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])).save(out)
 
 

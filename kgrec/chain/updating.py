@@ -129,9 +129,9 @@ def _write(run: Run, past: Past, log: Artifact, graph: Artifact, out: Path) -> d
 def _placed(run: Run, past: Past, graph: Artifact, num_items: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the version's tensors with more item rows, and how many items were placed."""
     old = load_file(past.version.artifact.file(package.VECTORS))
-    trained = made_artifact(run, past.record, "train", past.version.artifact.inputs["train"])
+    trained, learned = _learned(run, past)
     network, _ = load_network(trained)
-    edges = training_data(past.log, None, graph, (TaskName.CLICK, TaskName.KG), Target.CLICK, 1.0).edges
+    edges = training_data(learned, None, graph, (TaskName.CLICK, TaskName.KG), Target.CLICK, 1.0).edges
     grown = grown_network(
         network, num_items, int(graph.facts["entities"]), int(graph.facts["relations"]), edges
     ).export()
@@ -150,6 +150,15 @@ def _placed(run: Run, past: Past, graph: Artifact, num_items: int) -> tuple[dict
     if len(agree_I):
         facts["old_vectors_agree"] = {"mean": round(float(agree_I.mean()), 6), "least": round(float(agree_I.min()), 6)}
     return {name: tensor.contiguous() for name, tensor in now.items()}, facts
+
+
+def _learned(run: Run, past: Past) -> tuple[Artifact, Artifact]:
+    """Return the model that is served and the log that it learned from: train, or with a refit validation, too."""
+    inputs = past.version.artifact.inputs
+    if "refit" not in inputs:
+        return made_artifact(run, past.record, "train", inputs["train"]), past.log
+    refit = made_artifact(run, past.record, "refit", inputs["refit"])
+    return refit, made_artifact(run, past.record, "joined", refit.inputs["split"])
 
 
 def _neighbours(

@@ -213,8 +213,8 @@ def varied(path: Path, given: Counter[Any]) -> Path:
     order = sorted(first, key=lambda place: given[(_EXAMPLE, path.history[place])])
     order += range(len(first), len(path.history))
     given.update((_EXAMPLE, path.history[place]) for place in order[:1])
-    history, ends = (tuple(all_of[place] for place in order) for all_of in (path.history, path.ends))
-    return replace(path, history=history, ends=ends)
+    history = tuple(path.history[place] for place in order)
+    return replace(path, history=history, ends=tuple(path.ends[place] for place in order))
 
 
 def shorter(text: str, longest: int) -> str:
