@@ -219,7 +219,10 @@ def test_a_run_ends_with_reasons_and_a_picture(
     assert "Ten recommendations for user" in said
     assert "genre" in said
     assert str(tmp_path / "graph.html") in said.replace("\n", "")
-    first = kgrec.load(tiny.workspace).recommend(["u00"], k=1)["title"][0]
+    user = re.search(r"for user (\w+)", said)
+    assert user is not None
+    first = kgrec.load(tiny.workspace).recommend([user[1]], k=1)["title"][0]
+    assert f"around {first}: " in said
     page = (tmp_path / "graph.html").read_text()
     assert first in page
     assert "genre" in page
