@@ -27,6 +27,7 @@ from kgrec.evaluation.beyond_accuracy import as_background, beyond_accuracy, nod
 from kgrec.evaluation.classification import classification_metrics, reliability_table
 from kgrec.evaluation.debiased import debiased_metrics, propensities
 from kgrec.evaluation.fairness import group_gaps, provider_exposure
+from kgrec.evaluation.link_prediction import relation_metrics
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.evaluation.ranking import metrics_per_user
@@ -65,7 +66,7 @@ def details_of(looked: Looked, features: Artifact | None, telling: Mapping[str, 
         if len(one.label_N)
     }
     found |= {"reliability": reliability} if reliability else {}
-    found |= _at_random(looked)
+    found |= _at_random(looked) | _by_relation(looked)
     question = looked.test.question
     if question is None or looked.test.top_BK is None or not len(question.users_B):
         return found
@@ -188,6 +189,18 @@ def _fairness(
             {"provider": names[at]} | {name: float(share[at]) for name, share in shares.items()} for at in largest
         ]
     return found
+
+
+def _by_relation(looked: Looked) -> dict[str, Any]:
+    """Return the figures of held-out links for each relation, the one with most of them first."""
+    ranks_T2, triples_T3 = looked.test.ranks_T2, looked.test.triples_T3
+    if ranks_T2 is None or triples_T3 is None or not len(ranks_T2):
+        return {}
+    table = pl.read_parquet(looked.graph.file("relations.parquet")).select(c.RELATION_ROW, pl.coalesce(c.NAME, c.ID))
+    names = dict(table.iter_rows())
+    figures = relation_metrics(ranks_T2, triples_T3[:, 1])
+    lines = [{"relation": names.get(row) or f"relation {row}", **found} for row, found in figures.items()]
+    return {"links": sorted(lines, key=lambda line: -line["num_triples"])}
 
 
 def _at_random(looked: Looked) -> dict[str, Any]:

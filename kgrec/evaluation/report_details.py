@@ -10,6 +10,7 @@ import altair as alt
 from kgrec.evaluation.report_words import chance_words, decimals, plain_name
 
 MODEL: Final = "model"
+_RELATIONS_SHOWN: Final = 20
 _WORDS: Final = {
     "coverage": "share of the catalogue that stands in any list",
     "gini": "how unequally the catalogue is shown: 0 all items alike, 1 one item alone",
@@ -44,6 +45,7 @@ def detail_sections(details: Mapping[str, Any], svg: Callable[[Any], str]) -> di
         "segment_plot": _segment_plot(details.get("segments", []), svg),
         "reliability": _reliability_plot(details.get("reliability", {}), svg),
         "random_exposure": details.get("random_exposure", {}),
+        "links": details.get("links", [])[:_RELATIONS_SHOWN],
         "left_out": details.get("left_out", {}),
     }
 

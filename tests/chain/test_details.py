@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from feature_store.catalog import VIEWS
 from kgrec import columns as c
 from kgrec.chain.alarms import names_read
+from kgrec.chain.context import Run
 from kgrec.chain.details import read_details
 from kgrec.chain.groups import ItemGroups, NotThereError
-from kgrec.config import RunConfig
-from kgrec.stages import RunResult
+from kgrec.config import RunConfig, load_config
+from kgrec.evaluation.debiased import propensities
+from kgrec.stages import RunResult, run_chain
+from kgrec.workspace import Workspace
+from tests import worlds
 from tests.chain.small_parts import parts
 from tests.chain.test_answers import evaluated_of
 
@@ -52,6 +59,66 @@ def test_segments_add_up_to_the_whole(tiny: RunResult, details: dict) -> None:
     assert cold["figures"]["model"]["recall@5"] == pytest.approx(
         tiny.as_dict()["metrics"]["test"]["ranking_cold"]["recall@5"]
     )
+
+
+def test_relations_are_judged_one_by_one_and_add_up(tiny: RunResult, details: dict) -> None:
+    link = tiny.as_dict()["metrics"]["test"]["link"]
+    assert {line["relation"] for line in details["links"]} <= {"genre", "maker"}
+    sizes = [line["num_triples"] for line in details["links"]]
+    assert sum(sizes) == link["num_triples"]
+    assert sizes == sorted(sizes, reverse=True)
+    for figure in ("mrr", "hits@1", "hits@10"):
+        mean = np.average([line[figure] for line in details["links"]], weights=sizes)
+        assert mean == pytest.approx(link[figure])
+    assert "relation by relation" in tiny.released.report.read_text()
+
+
+@pytest.fixture(scope="module")
+def asked_for(tiny: RunResult, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The details of the same run where the config asks for all that it can."""
+    workspace = tmp_path_factory.mktemp("asked") / "workspace"
+    shutil.copytree(tiny.workspace, workspace)
+    asked = ['user_columns=["age"]', 'genres="genre"', 'provider="maker"', "new_user_events=2", "tail_share=0.5",
+             "propensity_power=0.0", "least_propensity=1.0"]  # fmt: skip
+    overrides = [f"evaluation.details.{one}" for one in asked]
+    run = Run(load_config(worlds.TINY, overrides), Workspace(workspace), VIEWS)
+    evaluated = run_chain(run, until="evaluate")
+    assert {name for name, report in run.reports.items() if not report.cached} == {"evaluate"}, (
+        "nothing is learned anew"
+    )
+    return read_details(evaluated)
+
+
+def test_every_key_of_the_details_has_its_effect(tiny: RunResult, details: dict, asked_for: dict) -> None:
+    ranking = tiny.as_dict()["metrics"]["test"]["ranking"]
+    sizes = {(line["segment"], line["group"]): line["num_users"] for line in asked_for["segments"]}
+    before = {(line["segment"], line["group"]): line["num_users"] for line in details["segments"]}
+    ages = {group: size for (segment, group), size in sizes.items() if segment == "age"}
+    assert len(ages) == 4, "quarters of a number"
+    assert sum(ages.values()) == ranking["num_users"]
+    assert set(asked_for["fairness"]["users"]) == {"age"}
+    assert not details["fairness"]["users"]
+    assert ("items before", "3 items or more") in sizes
+    assert ("items before", "6 items or more") in before
+    assert sizes["relevant items", "long tail"] < before["relevant items", "long tail"]
+    assert sizes["relevant items", "popular"] > before["relevant items", "popular"]
+    assert (
+        asked_for["beyond_accuracy"]["model"]["miscalibration@5"]
+        < (asked_for["beyond_accuracy"]["popularity"]["miscalibration@5"])
+    ), "the model knows the planted tastes"
+    assert "miscalibration@5" not in details["beyond_accuracy"]["model"]
+    assert asked_for["fairness"]["providers"]["model"]["num_providers"] == 8
+    assert "providers" not in details["fairness"]
+    plain, weighted = (found["debiased"]["model"] for found in (asked_for, details))
+    assert plain["ips_hits@5"] == pytest.approx(5 * ranking["precision@5"]), "equal chances free of nothing"
+    assert weighted["ips_hits@5"] > plain["ips_hits@5"]
+    assert weighted["effective_size"] < plain["effective_size"]
+
+
+def test_each_key_of_the_chances_is_enough_to_make_them_equal() -> None:
+    counts = torch.tensor([9, 3, 0])
+    assert propensities(counts, 0.0, 0.01)[:2].tolist() == [1.0, 1.0]
+    assert propensities(counts, 0.5, 1.0).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_the_report_shows_them(tiny: RunResult) -> None:

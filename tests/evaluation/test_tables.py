@@ -1,7 +1,10 @@
 """Any system's table against hand-counted metrics, and every refusal."""
 
+import ir_measures
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kgrec.errors import InputError
 from kgrec.evaluation.tables import evaluate_tables
@@ -80,3 +83,58 @@ def test_faults_of_both_tables_and_of_k_come_at_once():
     problems = refusals(bad, TRUTH.clear().drop("user"), k=[0])
     assert {problem.where for problem in problems} == {"k", "recommendations", "truth"}
     assert len(problems) == 5  # k, null item, null score, no user column, empty truth
+
+
+LISTS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8),  # nothing at all, or a short list
+        st.lists(st.sampled_from([-1.5, 0.0, 2.0]), min_size=8, max_size=8),  # many ties
+        st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=6),  # relevant, some named twice
+    ),
+    min_size=10,
+    max_size=20,
+)
+
+
+@given(LISTS, st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_a_thousand_lists_and_more_equal_ir_measures(users, k):
+    lists = [(u, i, s) for u, (items, scores, _) in enumerate(users) for i, s in zip(items, scores, strict=False)]
+    truth = [(u, item) for u, (_, _, wanted) in enumerate(users) for item in wanted]
+    schema = {"user": pl.Int64, "item": pl.String, "score": pl.Float64}
+    ours = evaluate_tables(
+        pl.DataFrame(lists, schema=schema, orient="row"), pl.DataFrame(truth, schema=["user", "item"], orient="row"), k
+    )
+    better = {i: str("ihgfedcba".find(i)) for i in "abcdefghij"}  # trec_eval puts the larger name first among equals
+    qrels = {str(u): {better[i] + i: 1 for i in wanted} for u, (_, _, wanted) in enumerate(users)}
+    run = {user: {"none": -9.0} for user in qrels}
+    for u, i, score in lists:
+        run[str(u)][better[i] + i] = score
+    names = {"recall": ir_measures.R, "ndcg": ir_measures.nDCG, "precision": ir_measures.P, "map": ir_measures.AP}
+    theirs = ir_measures.calc_aggregate([measure @ k for measure in names.values()], qrels, run)
+    for name, measure in names.items():
+        assert ours[f"{name}@{k}"] == pytest.approx(theirs[measure @ k], abs=1e-9), name
+    assert ours["num_users"] == len(users)
+    assert ours["num_users_without_recommendations"] == sum(not items for items, _, _ in users)
+
+
+def test_a_table_with_every_fault_is_refused_with_all_of_them():
+    broken = pl.DataFrame(
+        {
+            "user": ["u", "u", "u", None, "v", "w"],
+            "item": ["a", "a", "b", "c", None, "d"],
+            "rank": [1.0, 2.0, 2.0, 1.0, float("nan"), 4.0],
+        }
+    )
+    told = {problem.what: problem.count for problem in refusals(broken)}
+    assert told == {
+        "user is null": 1,
+        "item is null": 1,
+        "an item is repeated for a user": 1,
+        "rank is null or NaN": 1,
+        "a user's ranks do not start at 1": 1,
+        "a rank is repeated for a user": 1,
+    }
+    scored = broken.rename({"rank": "score"}).with_columns(rank=1)
+    told = [problem.what for problem in refusals(scored, TRUTH.clear())]
+    assert {"both 'score' and 'rank' are there", "score is null or NaN", "the table is empty"} <= set(told)
