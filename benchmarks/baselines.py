@@ -24,7 +24,7 @@ from kgrec.evaluation.baselines import fit, judge
 from kgrec.evaluation.pairs import Pairs
 
 FOLDERS = {"lastfm": "lastfm_lightkg", "amazon": "amazon_book_kgat"}
-CONFIG = BaselinesConfig(neighbours=(1_000_000,), ease_max_items=30_000)
+CONFIG = BaselinesConfig(neighbours=(1_000_000,))
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,6 @@ ROWS = (
         {"user": 1.0, "history_item": 1.0, "item": 0.0}, {"recall@20": 0.1567, "ndcg@20": 0.0925}),
     Row("amazon", "linear filter with three exponents", "linear_filter",
         {"user": 0.5, "history_item": 0.5, "item": 0.2}, {"recall@20": 0.1723, "ndcg@20": 0.0997}),
-    Row("amazon", "the same, the item exponents the other way round", "linear_filter",
-        {"user": 0.5, "history_item": 0.2, "item": 0.5}, {"recall@20": 0.1723, "ndcg@20": 0.0997}),
-    Row("amazon", "EASE (no row to compare with)", "ease", {"lambda": 300.0}, {}),
 )  # fmt: skip
 
 
@@ -82,9 +79,8 @@ def measured(row: Row, parts: dict[str, Pairs]) -> dict[str, Any]:
         return told | {"left_out": str(reason)}
     users = parts["test"].counts().nonzero()[:, 0]
     found = judge(scorer, users, parts["train"], parts["test"], parts["before"], (10, 20))
-    wanted = row.expected or {"recall@20": None, "ndcg@20": None}
     return told | {
-        "expected": row.expected, "ours": {name: round(found[name], 4) for name in wanted},
+        "expected": row.expected, "ours": {name: round(found[name], 4) for name in row.expected},
         "difference": {name: round(found[name] - value, 4) for name, value in row.expected.items()},
         "users": int(found["num_users"]), "seconds": round(time.perf_counter() - start, 1),
     }  # fmt: skip

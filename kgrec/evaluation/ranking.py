@@ -1,6 +1,7 @@
 """Full-catalogue ranking: exact top-k lists and the metrics over them (conventions of record: contract part 5).
 
-Shapes: B users of a chunk or a list, I items, K places of a list, D dimensions, U users, N non-zeros.
+Shapes: B users of a chunk or a list, I items, K places of a list, D dimensions, U users, N pairs of the
+truth, H hits.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from torch import Tensor
 from kgrec.evaluation.calibration import CalibrationName
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.segments import DetailsConfig
+from kgrec.evaluation.selection import NO_ITEM, best_of
 
 METRICS: Final = ("recall", "ndcg", "mrr", "precision", "hit", "map", "r_precision")
-EMPTY: Final = -1
+EMPTY: Final = NO_ITEM
 """What stands in a list's place that no item fills."""
 _CHUNK_SCORES: Final = 16_000_000
 _MINUS_INFINITY: Final = float("-inf")
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 class Target(StrEnum):
@@ -164,41 +167,8 @@ def _top_in_chunks(
             scores_BI[places] = _MINUS_INFINITY
         if candidates_I is not None:
             scores_BI.masked_fill_(~candidates_I, _MINUS_INFINITY)
-        tops.append(_top_of(scores_BI, k))
+        tops.append(best_of(scores_BI, k))
     return torch.cat(tops)
-
-
-def _top_of(scores_BI: Tensor, k: int) -> Tensor:
-    num_users, num_items = scores_BI.shape
-    places = min(k, num_items)
-    values_BP, items_BP = scores_BI.topk(min(k + 1, num_items), dim=1)
-    if bool(values_BP[:, :1].isnan().any()):  # topk holds NaN for the greatest of all, so one would come first
-        raise ValueError("a score is NaN")
-    if num_items > k:
-        border_B = values_BP[:, k - 1]
-        tied_T = ((border_B == values_BP[:, k]) & (border_B != _MINUS_INFINITY)).nonzero()[:, 0]
-        values_BP, items_BP = values_BP[:, :k], items_BP[:, :k].clone()
-        if len(tied_T):
-            items_BP[tied_T] = _resolve_border(scores_BI, values_BP[tied_T], items_BP[tied_T], tied_T)
-    items_BP, by_item = items_BP.sort(dim=1)
-    values_BP, by_value = values_BP.gather(1, by_item).sort(dim=1, descending=True, stable=True)
-    items_BP = items_BP.gather(1, by_value).masked_fill(values_BP == _MINUS_INFINITY, EMPTY)
-    top_BK = torch.full((num_users, k), EMPTY, dtype=torch.int64)
-    top_BK[:, :places] = items_BP
-    return top_BK
-
-
-def _resolve_border(scores_BI: Tensor, values_TK: Tensor, items_TK: Tensor, tied_T: Tensor) -> Tensor:
-    """Of the items that tie at the k-th place, let the smallest rows in; those above the border stay."""
-    border_T1 = values_TK[:, -1:]
-    at_border_TK = values_TK == border_T1
-    for start in range(0, len(tied_T), 64):  # a popular border is rare: small blocks keep the memory low
-        block = slice(start, start + 64)
-        equal_TI = scores_BI[tied_T[block]] == border_T1[block]
-        allowed_T1 = at_border_TK[block].sum(1, keepdim=True)
-        admitted_TI = equal_TI & (equal_TI.cumsum(1, dtype=torch.int32) <= allowed_T1)
-        items_TK[block][at_border_TK[block]] = admitted_TI.nonzero()[:, 1]
-    return items_TK
 
 
 def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[str, FloatArray]:
@@ -210,44 +180,59 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
     first min(relevant, k) places / relevant; all in [0, 1], higher is better. -1 in a list is an empty place: no hit.
     ValueError for a k beyond the list, a repeated item in a list or lists that do not fit the truth.
     """
-    hits_BK = _hits(top_BK, truth, ks)
+    list_H, place_H = _hits(top_BK, truth, ks)
     relevant_B = truth.counts().numpy()
     judged = np.flatnonzero(relevant_B)
-    hits, relevant = hits_BK.numpy()[judged].astype(np.float64), relevant_B[judged].astype(np.float64)
-    ranks_K = np.arange(1, top_BK.shape[1] + 1)
-    gains_K = 1.0 / np.log2(ranks_K + 1.0)
-    ideal_K, so_far = np.cumsum(gains_K), np.cumsum(hits, axis=1)
+    relevant = relevant_B[judged].astype(np.float64)
+    gain_H, nth_H = 1.0 / np.log2(place_H + 2.0), np.arange(len(list_H)) - np.searchsorted(list_H, list_H) + 1.0
+    ideal_K = np.cumsum(1.0 / np.log2(np.arange(max(ks)) + 2.0))
+
+    def total(kept_H: npt.NDArray[np.bool_], worth_H: FloatArray) -> FloatArray:
+        return np.bincount(list_H[kept_H], weights=worth_H[kept_H], minlength=len(relevant_B))[judged]
+
     answer: dict[str, FloatArray] = {"row": judged.astype(np.float64)}
     for k in ks:
-        found = hits[:, :k].sum(axis=1)
+        inside_H = place_H < k
+        found = total(inside_H, np.ones(len(list_H)))
         answer[f"recall@{k}"] = found / relevant
         best = ideal_K[np.minimum(relevant, k).astype(np.int64) - 1]
-        answer[f"ndcg@{k}"] = (hits[:, :k] * gains_K[:k]).sum(axis=1) / best
-        answer[f"mrr@{k}"] = (hits[:, :k] / ranks_K[:k]).max(axis=1, initial=0.0)
+        answer[f"ndcg@{k}"] = total(inside_H, gain_H) / best
+        answer[f"mrr@{k}"] = total(inside_H & (nth_H == 1), 1.0 / (place_H + 1.0))
         answer[f"precision@{k}"] = found / k
         answer[f"hit@{k}"] = (found > 0).astype(np.float64)
-        answer[f"map@{k}"] = (hits[:, :k] * so_far[:, :k] / ranks_K[:k]).sum(axis=1) / relevant
-        answer[f"r_precision@{k}"] = (hits[:, :k] * (ranks_K[:k] <= relevant[:, None])).sum(axis=1) / relevant
+        answer[f"map@{k}"] = total(inside_H, nth_H / (place_H + 1.0)) / relevant
+        answer[f"r_precision@{k}"] = total(inside_H & (place_H < relevant_B[list_H]), np.ones(len(list_H))) / relevant
     return answer
 
 
-def _hits(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> Tensor:
+def _hits(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> tuple[IntArray, IntArray]:
+    """Return list and place (from 0) of every hit, list by list from the top.
+
+    One sort of the lists, each cell packed with its place, finds repeats and lets every relevant pair be looked up.
+    """
     num_lists, length = top_BK.shape
     if num_lists != truth.num_rows:
         raise ValueError(f"{num_lists} lists and {truth.num_rows} rows of truth")
     if not ks or min(ks) < 1 or max(ks) > length:
         raise ValueError(f"k must be in [1, {length}], the lists' length, got {list(ks)}")
-    if top_BK.numel() and int(top_BK.max()) >= truth.num_columns:
-        raise ValueError(f"item row {int(top_BK.max())} in a list, but there are {truth.num_columns} items")
-    ordered_BK = top_BK.sort(dim=1).values
-    if bool(((ordered_BK.diff(dim=1) == 0) & (ordered_BK[:, 1:] >= 0)).any()):
+    top, width, bits = top_BK.numpy(), truth.num_columns + 1, length.bit_length()
+    if top.size and int(top.max()) >= truth.num_columns:
+        raise ValueError(f"item row {int(top.max())} in a list, but there are {truth.num_columns} items")
+    cells_BK = np.where(top < 0, width - 1, top) + width * np.arange(num_lists)[:, None]  # the last column: empty
+    packed_BK = np.sort((cells_BK << bits) | np.arange(length), axis=1)
+    cells_BK = packed_BK >> bits
+    repeated = cells_BK[:, 1:][cells_BK[:, 1:] == cells_BK[:, :-1]]
+    if (repeated % width != width - 1).any():
         raise ValueError("a list names an item twice")
-    keys_N = truth.keys()
-    if not len(keys_N):
-        return torch.zeros_like(top_BK, dtype=torch.bool)
-    wanted_BK = torch.arange(num_lists)[:, None] * truth.num_columns + top_BK
-    found_BK = torch.searchsorted(keys_N, wanted_BK).clamp_max(len(keys_N) - 1)
-    return (keys_N[found_BK] == wanted_BK) & (top_BK >= 0)
+    wanted_N = (truth.rows() * width + truth.indices).numpy()
+    packed = packed_BK.reshape(-1)
+    found_N = (
+        packed[np.searchsorted(packed, wanted_N << bits).clip(max=packed.size - 1)] if packed.size else wanted_N[:0]
+    )
+    hits_H = found_N[found_N >> bits == wanted_N] if packed.size else found_N
+    list_H, place_H = hits_H // (width << bits), hits_H & ((1 << bits) - 1)
+    order_H = np.lexsort((place_H, list_H))
+    return list_H[order_H], place_H[order_H]
 
 
 def ranking_metrics(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[str, float]:
