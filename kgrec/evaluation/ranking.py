@@ -184,11 +184,14 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
     relevant_B = truth.counts().numpy()
     judged = np.flatnonzero(relevant_B)
     relevant = relevant_B[judged].astype(np.float64)
-    gain_H, nth_H = 1.0 / np.log2(place_H + 2.0), np.arange(len(list_H)) - np.searchsorted(list_H, list_H) + 1.0
+    gain_H: FloatArray = 1.0 / np.log2(place_H + 2.0)
+    inverse_H = (1.0 / (place_H + 1.0)).astype(np.float64)
+    nth_H = np.arange(len(list_H)) - np.searchsorted(list_H, list_H) + 1.0
     ideal_K = np.cumsum(1.0 / np.log2(np.arange(max(ks)) + 2.0))
 
     def total(kept_H: npt.NDArray[np.bool_], worth_H: FloatArray) -> FloatArray:
-        return np.bincount(list_H[kept_H], weights=worth_H[kept_H], minlength=len(relevant_B))[judged]
+        sums_B = np.bincount(list_H[kept_H], weights=worth_H[kept_H], minlength=len(relevant_B))
+        return sums_B[judged].astype(np.float64)
 
     answer: dict[str, FloatArray] = {"row": judged.astype(np.float64)}
     for k in ks:
@@ -197,10 +200,10 @@ def metrics_per_user(top_BK: Tensor, truth: Pairs, ks: Sequence[int]) -> dict[st
         answer[f"recall@{k}"] = found / relevant
         best = ideal_K[np.minimum(relevant, k).astype(np.int64) - 1]
         answer[f"ndcg@{k}"] = total(inside_H, gain_H) / best
-        answer[f"mrr@{k}"] = total(inside_H & (nth_H == 1), 1.0 / (place_H + 1.0))
+        answer[f"mrr@{k}"] = total(inside_H & (nth_H == 1), inverse_H)
         answer[f"precision@{k}"] = found / k
         answer[f"hit@{k}"] = (found > 0).astype(np.float64)
-        answer[f"map@{k}"] = total(inside_H, nth_H / (place_H + 1.0)) / relevant
+        answer[f"map@{k}"] = total(inside_H, nth_H * inverse_H) / relevant
         answer[f"r_precision@{k}"] = total(inside_H & (place_H < relevant_B[list_H]), np.ones(len(list_H))) / relevant
     return answer
 

@@ -45,13 +45,13 @@ def _by_value_and_item(scores_BI: Tensor, values_TP: Any, items_TP: Any, tied_T:
         border_T = values_TP[:, k - 1]
         cut = np.flatnonzero((border_T == values_TP[:, k]) & (border_T != _NEVER))
         if len(cut):
-            parts = (torch.from_numpy(array[cut, :k]) for array in (values_TP, items_TP))
-            items_TP[cut, :k] = _resolve_border(scores_BI, *parts, torch.from_numpy(tied_T[cut])).numpy()
+            values_TK, items_TK = (torch.from_numpy(array[cut, :k]) for array in (values_TP, items_TP))
+            items_TP[cut, :k] = _resolve_border(scores_BI, values_TK, items_TK, torch.from_numpy(tied_T[cut])).numpy()
     head = slice(min(k, values_TP.shape[1]))
     by_item = np.argsort(items_TP[:, head], axis=1)
-    ordered_TK, values_TK = (np.take_along_axis(array[:, head], by_item, axis=1) for array in (items_TP, values_TP))
-    by_value = np.argsort(-values_TK, axis=1, kind="stable")
-    items_TP[:, head] = np.take_along_axis(ordered_TK, by_value, axis=1)
+    items, values = (np.take_along_axis(array[:, head], by_item, axis=1) for array in (items_TP, values_TP))
+    by_value = np.argsort(-values, axis=1, kind="stable")
+    items_TP[:, head] = np.take_along_axis(items, by_value, axis=1)
     return items_TP
 
 
