@@ -23,6 +23,7 @@ from kgrec.chain.answers import MODEL, Answers
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import LABELLED, USER_FEATURES
 from kgrec.chain.groups import ItemGroups, NotThereError
+from kgrec.chain.tower_segments import tower_segments
 from kgrec.evaluation.beyond_accuracy import as_background, beyond_accuracy, node_vectors
 from kgrec.evaluation.classification import classification_metrics, reliability_table
 from kgrec.evaluation.debiased import debiased_metrics, propensities
@@ -68,6 +69,9 @@ def details_of(looked: Looked, features: Artifact | None, telling: Mapping[str, 
     found |= {"reliability": reliability} if reliability else {}
     found |= _at_random(looked) | _by_relation(looked)
     question = looked.test.question
+    if question is not None and looked.test.predictions:
+        config = looked.run.config.evaluation.details
+        found["tower_segments"] = tower_segments(looked.log, question, looked.test.predictions, config)
     if question is None or looked.test.top_BK is None or not len(question.users_B):
         return found
     systems = {MODEL: looked.test.top_BK, **looked.lists}

@@ -45,6 +45,7 @@ def detail_sections(details: Mapping[str, Any], svg: Callable[[Any], str]) -> di
         "segment_plot": _segment_plot(details.get("segments", []), svg),
         "reliability": _reliability_plot(details.get("reliability", {}), svg),
         "random_exposure": details.get("random_exposure", {}),
+        "tower_segments": details.get("tower_segments", []),
         "links": details.get("links", [])[:_RELATIONS_SHOWN],
         "left_out": details.get("left_out", {}),
     }
