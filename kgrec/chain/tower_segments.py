@@ -5,7 +5,7 @@ Axes: N labelled rows of the test part, U users, I items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ _KINDS: Final = ("popular", "long tail", "cold (never in train)")
 
 
 def tower_segments(
-    log: Artifact, question: RankingQuestion, predictions: dict[str, Predictions], config: DetailsConfig
+    log: Artifact, question: RankingQuestion, predictions: Mapping[str, Predictions], config: DetailsConfig
 ) -> list[dict[str, Any]]:
     """Return a line per label, segment and group: its classification figures on the test rows of the group.
 
