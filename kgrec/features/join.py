@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from kgrec.columns import KNOWN_AT, TIME, TIME_TYPE
 from kgrec.errors import InputError, Problem, nearest
 
 _TICK = timedelta(microseconds=1)
-_AT, _EVENT, _ROW = "__at", "__event", "__row"
+_AT, _EVENT, _ROW, _BORN = "__at", "__event", "__row", "__born"
+_Whole = npt.NDArray[np.int64]
+Met = tuple[_Whole, _Whole, _Whole]
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,55 @@ def _last_before(events: pl.DataFrame, table: TimedFeatures, time: str) -> pl.Se
     Only keys, instants and positions are sorted and joined; the features are gathered once at the end.
     """
     types = {key: events.schema[key] for key in table.keys}
-    asked = _instants(events, types, time, _EVENT).sort(_AT)
-    known = _instants(table.rows, types, KNOWN_AT, _ROW).sort(_AT, maintain_order=True)
-    met = asked.join_asof(
-        known, on=_AT, by=list(table.keys), strategy="backward", allow_exact_matches=False, check_sortedness=False
-    ).drop_nulls(_ROW)
+    asked = _instants(events, types, time, _EVENT)
+    known = _instants(table.rows, types, KNOWN_AT, _ROW)
+    event_M, row_M, age_M = _met_by_number(asked, known, table.keys) or _met_by_join(asked, known, table.keys)
     if table.ttl is not None:
-        born = table.rows[KNOWN_AT].cast(TIME_TYPE).gather(met[_ROW])
-        met = met.filter(met[_AT] - born.to_physical() <= table.ttl // _TICK)
+        young_M = age_M <= table.ttl // _TICK
+        event_M, row_M = event_M[young_M], row_M[young_M]
     place = np.full(events.height, -1, np.int64)
-    place[met[_EVENT].to_numpy()] = met[_ROW].to_numpy()
+    place[event_M] = row_M
     return pl.Series(place).set(pl.Series(place < 0), None)
+
+
+def _met_by_number(asked: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str]) -> Met | None:
+    """Return the positions of events and of their rows, and the age of each row, by one search among sorted numbers.
+
+    Keys and instant together make the number; None where a key is no whole number or they do not fit 63 bits.
+    """
+    number_A, number_K = np.zeros(asked.height, np.int64), np.zeros(known.height, np.int64)
+    room = span = 1
+    for name in (*keys, _AT):
+        sides = [frame[name] for frame in (asked, known)]
+        if not all(side.dtype.is_integer() and len(side) for side in sides):
+            return None
+        low, high = min(int(side.min()) for side in sides), max(int(side.max()) for side in sides)  # type: ignore[arg-type]
+        span = high - low + 1
+        room *= span
+        if room >= 2**63 or not -(2**63) <= low <= high < 2**63:
+            return None
+        number_A, number_K = (
+            number * span + (side.cast(pl.Int64).to_numpy() - low)
+            for number, side in zip((number_A, number_K), sides, strict=True)
+        )
+    asked = pl.DataFrame({_AT: number_A, _EVENT: asked[_EVENT]}).sort(_AT)
+    known = pl.DataFrame({_AT: number_K, _ROW: known[_ROW]}).sort(_AT, maintain_order=True)
+    number_A, number_K = asked[_AT].to_numpy(), known[_AT].to_numpy()
+    place_A = np.searchsorted(number_K, number_A, side="left") - 1
+    found_A = number_K[place_A] // span == number_A // span
+    found_A &= place_A >= 0
+    place_M = place_A[found_A]
+    age_M = number_A[found_A] - number_K[place_M]
+    return asked[_EVENT].to_numpy()[found_A], known[_ROW].to_numpy()[place_M], age_M
+
+
+def _met_by_join(asked: pl.DataFrame, known: pl.DataFrame, keys: Sequence[str]) -> Met:
+    """Return the same through join_asof, for keys of any type."""
+    known = known.sort(_AT, maintain_order=True).with_columns(pl.col(_AT).alias(_BORN))
+    met = asked.sort(_AT).join_asof(
+        known, on=_AT, by=list(keys), strategy="backward", allow_exact_matches=False, check_sortedness=False
+    ).drop_nulls(_ROW)  # fmt: skip
+    return met[_EVENT].to_numpy(), met[_ROW].to_numpy(), (met[_AT] - met[_BORN]).to_numpy()
 
 
 def _instants(frame: pl.DataFrame, keys: Mapping[str, pl.DataType], time: str, position: str) -> pl.DataFrame:

@@ -47,6 +47,26 @@ def test_every_event_agrees_with_looking_at_it_alone(events, rows, ttl, zone):
     assert found["ui__n"].to_list() == [slowly(event, rows, ["user", "item"], None) for event in events]
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.fixed_dictionaries({"shop": items, "item": items, "time": instants}), max_size=12),
+    st.lists(st.fixed_dictionaries({"shop": items, "item": items, "known_at": instants}), max_size=12),
+    st.sampled_from([None, timedelta(hours=2)]),
+    st.sampled_from([(0, 1), (-7, 3), (0, 2**40), (-(2**62), 2**61)]),  # small, negative, beyond 63 bits together
+)
+def test_whole_numbers_for_keys_agree_too(events, rows, ttl, places):
+    low, step = places
+    for one in (*events, *rows):
+        one |= {key: None if one[key] is None else low + step * one[key] for key in ("shop", "item")}
+    rows = [row | {"n": n} for n, row in enumerate(rows)]
+    frame = pl.DataFrame(rows, schema={"shop": pl.Int64, **ROW_TYPES, "item": pl.Int64}, orient="row").drop("user")
+    asked = pl.DataFrame(events, schema={"shop": pl.Int64, "item": pl.Int64, "time": EVENT_TYPES["time"]}, orient="row")
+    tables = [TimedFeatures("i", ("item",), frame.drop("shop"), ttl), TimedFeatures("si", ("shop", "item"), frame, ttl)]
+    found = point_in_time_join(asked, tables)
+    assert found["i__n"].to_list() == [slowly(event, rows, ["item"], ttl) for event in events]
+    assert found["si__n"].to_list() == [slowly(event, rows, ["shop", "item"], ttl) for event in events]
+
+
 def test_a_planted_future_value_is_never_seen():
     events = pl.DataFrame({"item": [1, 1], "time": [START, START + timedelta(hours=2)]})
     rows = pl.DataFrame({"item": [1, 1], "known_at": [START, START + timedelta(hours=3)], "n": [1, 666]})
