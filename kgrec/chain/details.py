@@ -37,7 +37,6 @@ from kgrec.seeds import numpy_generator
 
 DETAILS: Final = "details.json"
 _PROVIDERS_SHOWN: Final = 8
-_SEGMENT_METRICS: Final = ("recall", "ndcg")
 
 
 @dataclass(frozen=True)
@@ -146,9 +145,7 @@ def _segments(
         for system, top_BK in systems.items():
             measured = metrics_per_user(top_BK, truth, config.k[:1])
             rows = torch.as_tensor(measured[c.ROW].astype(np.int64))
-            found[system] = {
-                name: column for name, column in measured.items() if name.partition("@")[0] in _SEGMENT_METRICS
-            }
+            found[system] = {name: column for name, column in measured.items() if name != c.ROW}
         return rows, found
 
     _, whole = values(question.truth)

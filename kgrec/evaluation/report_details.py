@@ -11,6 +11,7 @@ from kgrec.evaluation.report_words import chance_words, decimals, plain_name
 
 MODEL: Final = "model"
 _RELATIONS_SHOWN: Final = 20
+_BESIDE: Final = ("recall", "hit", "mrr")  # of a segment's figures, what stands beside NDCG; all are in report.json
 _WORDS: Final = {
     "coverage": "share of the catalogue that stands in any list",
     "gini": "how unequally the catalogue is shown: 0 all items alike, 1 one item alone",
@@ -121,7 +122,7 @@ def _segment_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {"segment": line["segment"], "group": line["group"], "num_users": line["num_users"],
              "metric": plain_name(decisive),
              "value": figures[MODEL][decisive], "interval": line.get("intervals", {}).get(decisive),
-             "others": {plain_name(name): figures[MODEL][name] for name in metrics if name != decisive},
+             "others": {plain_name(n): figures[MODEL][n] for n in metrics if n.partition("@")[0] in _BESIDE},
              "best": best, "best_value": rivals[best][decisive] if best else None}
         )  # fmt: skip
     return rows

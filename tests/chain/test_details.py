@@ -18,6 +18,7 @@ from kgrec.chain.details import read_details
 from kgrec.chain.groups import ItemGroups, NotThereError
 from kgrec.config import RunConfig, load_config
 from kgrec.evaluation.debiased import propensities
+from kgrec.evaluation.ranking import METRICS
 from kgrec.stages import RunResult, run_chain
 from kgrec.workspace import Workspace
 from tests import worlds
@@ -55,6 +56,7 @@ def test_segments_add_up_to_the_whole(tiny: RunResult, details: dict) -> None:
         [line["figures"]["model"]["ndcg@5"] for line in lines], weights=[line["num_users"] for line in lines]
     )
     assert mean == pytest.approx(ranking["ndcg@5"])
+    assert set(lines[0]["figures"]["model"]) == {f"{name}@5" for name in METRICS}
     cold = next(line for line in details["segments"] if line["group"].startswith("cold"))
     assert cold["figures"]["model"]["recall@5"] == pytest.approx(
         tiny.as_dict()["metrics"]["test"]["ranking_cold"]["recall@5"]
