@@ -16,9 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from deliveries import Deliveries  # beside this script, as the next
+from prefect_server import KGREC, ROOT, Prefect
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, load_artifact
@@ -42,8 +41,6 @@ from kgrec.serving import versions
 from kgrec.serving.package import ITEMS, USERS
 from kgrec.workspace import Workspace
 
-ROOT = Path(__file__).parents[1]
-KGREC = [sys.executable, "-c", "import sys; from pipelines.cli import main; main(sys.argv[1:])"]
 PATIENCE_SECONDS = 1200
 KEY = [c.USER, c.ITEM, "timestamp"]
 CONFIG = """
@@ -72,137 +69,6 @@ retry_seconds = 2.0
 """
 HOPELESS = ["training.start=scratch", "training.epochs=1", "training.learning_rate=1e-9", "blocks.neighbour_weights=0",
             "blocks.popularity=[0.0]"]  # fmt: skip
-INCIDENTS = {2: "half of the day comes late", 4: "the file of the day before comes again", 6: "the file is cut off",
-             8: "rows without a user", 9: "a hopeless model", 11: "the worker is killed",
-             13: "nothing new"}  # fmt: skip
-
-
-class Deliveries:
-    """Writes each day's files into a folder, and remembers what should be counted in the end."""
-
-    def __init__(self, log: pl.DataFrame, days: int, folder: Path) -> None:
-        day = pl.from_epoch("timestamp").dt.date()
-        names = log.select(day.alias("day"))["day"].unique().sort().tail(days).to_list()
-        self.folder, self.names = folder, [str(name) for name in names]
-        self.incidents = {-(-number * days // 14): what for number, what in INCIDENTS.items()}
-        self.before = log.filter(day < names[0])
-        self.days = [log.filter(day == name) for name in names]
-        self.late: list[tuple[str, pl.DataFrame]] = []
-        self.truth = self.before.clear()
-        self.repeated = self.without_user = 0
-
-    def _write(self, name: str, rows: pl.DataFrame) -> None:
-        rows.write_parquet(self.folder / f"{name}.parquet")
-        self.truth = pl.concat([self.truth, rows.drop_nulls(c.USER)])
-
-    def deliver(self, number: int) -> None:
-        """Deliver day `number`, counted from 1; 0 is all that was before."""
-        for name, rows in self.late:
-            self._write(name, rows)
-        self.late = []
-        if number == 0:
-            self._write("before", self.before)
-            return
-        rows, name, incident = self.days[number - 1], f"day-{number:02d}", self.incidents.get(number, "")
-        if "late" in incident:
-            half = rows.height // 2
-            self.late.append((f"{name}-late", rows.tail(rows.height - half)))
-            rows = rows.head(half)
-        if "again" in incident:
-            again = self.folder / f"day-{number - 1:02d}.parquet"
-            shutil.copy(again, self.folder / f"day-{number - 1:02d}-again.parquet")
-            self.repeated += pl.read_parquet(again).height
-        if "without" in incident:
-            nobody = rows.head(7).with_columns(pl.lit(None, rows[c.USER].dtype).alias(c.USER))
-            self.without_user += nobody.height
-            rows = pl.concat([rows, nobody])
-        if "nothing" in incident:
-            self.late.append((name, rows))
-            return
-        if "cut" in incident:
-            self.late.append((name, rows))
-            path = self.folder / f"{name}.parquet"
-            rows.write_parquet(path)
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            return
-        self._write(name, rows)
-
-
-class Prefect:
-    """A server of its own, the deployment, and a worker that can be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, port = folder, free_port()
-        self.api = f"http://127.0.0.1:{port}/api"
-        self.environment = {**os.environ, "PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": self.api,
-                            "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                            "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",
-                            "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # fmt: skip
-        self.server = self.start("server", "-m", "prefect", "server", "start", "--port", str(port), "--no-ui")
-        self.worker: subprocess.Popen[bytes] | None = None
-
-    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start a Python program in a process group of its own."""
-        with (self.folder / f"{name}.log").open("ab") as said:
-            return subprocess.Popen(
-                [sys.executable, *command], env=self.environment, stdout=said, stderr=subprocess.STDOUT,
-                start_new_session=True, cwd=self.folder,
-            )  # fmt: skip
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask the server."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.api}{path}", data=data, headers=headers, method=method)
-        for attempt in range(30):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.loads(answer.read())
-            except urllib.error.HTTPError as fault:  # its database may be busy
-                if fault.code < 500 or attempt == 29:
-                    raise
-                time.sleep(2.0)
-        raise AssertionError("the last attempt returns or raises")
-
-    def healthy(self) -> bool:
-        """Say whether the server answers."""
-        try:
-            return bool(self.ask("GET", "/health"))
-        except OSError:
-            return False
-
-    def deploy(self, config: Path, workspace: Path) -> str:
-        """Register the deployment and return its id."""
-        command = [*KGREC, "deploy", str(config), "--cron", "0 3 * * *", "--json", "--workspace", str(workspace)]
-        made = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, check=True)
-        return str(self.ask("GET", f"/deployments/name/{json.loads(made.stdout)['deployment']}")["id"])
-
-    def employ(self) -> None:
-        """Start a worker."""
-        self.worker = self.start("worker", "-m", "prefect", "worker", "start", "--pool", "kgrec")
-
-    def kill_worker(self) -> None:
-        """Kill the worker and the run that it started, at once."""
-        if self.worker is not None:
-            os.killpg(self.worker.pid, signal.SIGKILL)
-            self.worker.wait()
-
-    def run(self, deployment: str, overrides: list[str]) -> str:
-        """Make a run, due now."""
-        given = self.ask("GET", f"/deployments/{deployment}")["parameters"]
-        body = {"parameters": {"overrides": [*given["overrides"], *overrides]}}
-        return str(self.ask("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
-
-    def state(self, run: str) -> Any:
-        """Return the state of a run."""
-        return self.ask("GET", f"/flow_runs/{run}")["state"]
-
-    def end(self) -> None:
-        """End everything."""
-        for process in (self.worker, self.server):
-            if process is not None and process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 class Caller:
@@ -231,12 +97,6 @@ class Caller:
         """Stop asking."""
         self._over.set()
         self._thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(done: Any, what: str) -> None:

@@ -22,7 +22,7 @@ from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
-from kgrec.chain.tuning import Teacher, histories, read_tuned
+from kgrec.chain.tuning import Teacher, best_baseline, histories, read_tuned
 from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
@@ -101,9 +101,8 @@ def _asked_by_the_gate(tuned: Mapping[str, Mapping[str, Any]], config: RunConfig
     """Return the baselines that an increment is compared with: as [gate] names them, else popularity and the best."""
     if config.gate.baselines is not None:
         return set(config.gate.baselines)
-    metric = f"ndcg@{config.evaluation.k[0]}"
-    ran = {name: one["validation"]["ranking"].get(metric, 0.0) for name, one in tuned.items() if "validation" in one}
-    return {"popularity"} | ({max(ran, key=lambda name: ran[name])} if ran else set())
+    best = best_baseline(tuned, tuned, f"ndcg@{config.evaluation.k[0]}")
+    return {"popularity"} | ({best} if best is not None else set())
 
 
 def _keep_units(out: Path, test: Answers, baseline_lists: Mapping[str, Tensor]) -> None:

@@ -17,13 +17,13 @@ from kgrec.artifacts import Artifact
 from kgrec.chain.blocks import served_again
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import LABELLED
-from kgrec.chain.increments import Base, categories, find_start, is_increment
-from kgrec.chain.learn import chosen_tasks, keep, learned_by, load_network, look_ahead, reporter, suited
+from kgrec.chain.increments import categories, is_increment
+from kgrec.chain.learn import chosen_tasks, keep, load_network, look_ahead, reporter
 from kgrec.chain.prepare import EVENTS
+from kgrec.chain.starting import start_of
 from kgrec.chain.tensors import network_shape, training_data
 from kgrec.chain.towers_alone import ALONE, take_towers, train_alone
 from kgrec.chain.tuning import Teacher, read_tuned
-from kgrec.config import TaskName
 from kgrec.model.network import Network
 from kgrec.training.tasks import make_network, make_tasks
 from kgrec.training.trainer import train
@@ -53,7 +53,8 @@ def refit(
         return None
     joined = _joined(run, log)
     tasks = chosen_tasks(run, ingested)
-    base = base_of(run, tasks, log, graph) if is_increment(trained) else None
+    start = start_of(run, ingested, log, graph) if is_increment(trained) else None
+    base = None if start is None else start.base
     config = run.config if base is None else base.suited(run.config)
     inputs = {"split": joined.digest, "held out": log.digest, "graph": graph.digest, "train": trained.digest}
     inputs |= {"features": features.digest} if features is not None else {}
@@ -98,12 +99,6 @@ def refit(
     for left in (checkpoint, beside):
         left.unlink(missing_ok=True)
     return Refit(joined, artifact)
-
-
-def base_of(run: Run, tasks: tuple[TaskName, ...], log: Artifact, graph: Artifact) -> Base | None:
-    """Return what an increment went on from."""
-    start = find_start(run, learned_by(suited(run.config, tasks, graph)[0], tasks), log, graph)
-    return None if start is None else start.base
 
 
 def _has_validation(log: Artifact) -> bool:

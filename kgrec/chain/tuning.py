@@ -6,7 +6,7 @@ Axes: N pairs of a user with an item, X links of items to nodes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -96,9 +96,7 @@ class Teacher:
 
     def best(self, names: Sequence[str]) -> str | None:
         """Return the baseline that is best on validation by NDCG at the first k; None where none of them ran."""
-        metric = f"ndcg@{self._config.evaluation.k[0]}"
-        ran = [name for name in names if "validation" in self.tuned.get(name, {})]
-        return max(ran, key=lambda name: self.tuned[name]["validation"]["ranking"].get(metric, 0.0), default=None)
+        return best_baseline(self.tuned, names, f"ndcg@{self._config.evaluation.k[0]}")
 
     def tune(self, name: str) -> tuple[str, Tuned]:
         """Return the variant (which events it learns from) and setting that is best on validation."""
@@ -134,6 +132,12 @@ class Teacher:
         place_N = torch.searchsorted(sorted_keys, train_UI.keys()).clamp(max=max(len(at) - 1, 0))
         age_N = (at.max() - at[place_N]).double() / _DAY if len(at) else torch.zeros(0, dtype=torch.float64)
         return torch.where(sorted_keys[place_N] == train_UI.keys(), age_N, age_N.max()) if len(at) else age_N
+
+
+def best_baseline(tuned: Mapping[str, Mapping[str, Any]], names: Iterable[str], metric: str) -> str | None:
+    """Return which of the named baselines is best on validation by a metric; None where none of them ran."""
+    ran = [name for name in names if "validation" in tuned.get(name, {})]
+    return max(ran, key=lambda name: tuned[name]["validation"]["ranking"].get(metric, 0.0), default=None)
 
 
 def histories(config: EvaluationConfig, question: RankingQuestion) -> dict[str, Pairs]:
