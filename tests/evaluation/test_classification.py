@@ -44,6 +44,7 @@ def test_equal_to_scikit_learn(rows):
     ours = classification_metrics(probabilities, labels)
     brier = sklearn.metrics.brier_score_loss(labels, probabilities, pos_label=1)
     assert ours["brier"] == pytest.approx(brier, abs=1e-9)
+    assert ours["brier"] == pytest.approx(np.mean((probabilities - labels) ** 2), abs=1e-12)
     inside = [p * NUM_BINS % 1 > 1e-6 for p in probabilities]  # at an edge scikit-learn counts downwards, kgrec upwards
     table = reliability_table(probabilities[inside], labels[inside])
     curve = ((), ())
