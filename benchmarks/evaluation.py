@@ -11,6 +11,7 @@ the processor's are both there, for on a busy machine only the second says much.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -61,6 +62,9 @@ print("RANX " + json.dumps({"compile": compiled - start, "convert": converted - 
 """
 
 
+CHUNKS = (64, 512, 2048)
+
+
 class World:
     """The log of Amazon-Book and random vectors: who is asked, what each had, what is relevant."""
 
@@ -78,9 +82,9 @@ class World:
         self.users_UD = torch.randn(self.num_users, DIMENSIONS, generator=generator)
         self.items_ID = torch.randn(self.num_items, DIMENSIONS, generator=generator)
 
-    def lists(self, asked_B: torch.Tensor) -> torch.Tensor:
+    def lists(self, asked_B: torch.Tensor, chunk: int | None = None) -> torch.Tensor:
         """Return everybody's first hundred, what was seen left out and ties broken."""
-        return top_k_dot(self.users_UD, self.items_ID, asked_B, self.seen, max(KS))
+        return top_k_dot(self.users_UD, self.items_ID, asked_B, self.seen, max(KS), chunk=chunk)
 
     def bare(self, asked_B: torch.Tensor, chunk: int) -> None:
         """Multiply and take the top alone: nothing masked, no ties broken, nothing kept."""
@@ -206,6 +210,17 @@ def memory(data: Path) -> None:
     print(json.dumps({"peak_mb_with_data_and_vectors": before // 1024, "peak_mb": after // 1024}))
 
 
+def one_chunk(data: Path, users: int, chunk: int) -> None:
+    """Make lists with one size of chunks in a process of its own; print seconds, peak memory and their digest."""
+    world = World(data)
+    world.lists(world.asked_B[:chunk], chunk)
+    start = time.perf_counter()
+    top_BK = world.lists(world.asked_B[:users], chunk)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    digest = hashlib.sha256(top_BK.numpy().tobytes()).hexdigest()[:12]
+    print(json.dumps({"seconds": round(seconds, 2), "peak_mb": after // 1024, "lists": digest}))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
@@ -214,17 +229,29 @@ def main() -> None:
     parser.add_argument("--list-users", type=int, default=20_000, help="users of the part that is given the lists")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only-memory", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only-chunk", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.only_chunk:
+        one_chunk(arguments.data, arguments.list_users, arguments.only_chunk)
+        return
     if arguments.only_memory:
         memory(arguments.data)
         return
     command = [sys.executable, __file__, "--data", str(arguments.data), "--threads", str(arguments.threads)]
     peak = subprocess.run([*command, "--only-memory"], capture_output=True, text=True, check=True)
+    chunks = {
+        size: json.loads(subprocess.run(
+            [*command, "--list-users", str(arguments.list_users), "--only-chunk", str(size)], capture_output=True,
+            text=True, check=True,
+        ).stdout)
+        for size in CHUNKS
+    }  # fmt: skip
     world = World(arguments.data)
     figures = {
         "load_average": os.getloadavg()[0],
         "memory": json.loads(peak.stdout),
+        "chunks": chunks,
         "full_catalogue": full_catalogue(world, arguments.rounds),
         "given_lists": given_lists(world, arguments.rounds, arguments.list_users, arguments.ranx),
     }

@@ -1,6 +1,6 @@
 """Measure the feature store: the point-in-time join, an increment against a backfill, reading online; print JSON.
 
-    python benchmarks/features.py [--rows 1000000] [--days 30] [--feast PYTHON]
+    python benchmarks/features.py [--rows 1000000] [--days 30] [--feast PYTHON] [--many 10000000]
 
 PYTHON is the interpreter of an environment of its own that has feast (it holds pandas back, so it never shares one with
 kgrec): `python3 -m venv /tmp/feast && /tmp/feast/bin/pip install feast`. The data is made up: 50,000 keys over 30 days.
@@ -91,6 +91,18 @@ def join(count: int, feast: str | None) -> dict[str, Any]:
     return figures | (ask_feast(feast, events, rows, mine) if feast else {})
 
 
+def many_views(count: int) -> dict[str, Any]:
+    """Join three views of a million rows to `count` events, beside a bare join of each in turn."""
+    events, rows = stamped(count, "time", 1), [stamped(1_000_000, "known_at", seed) for seed in (2, 3, 4)]
+    tables = [
+        TimedFeatures(f"t{n}", ("user",), one.with_columns(x=pl.int_range(pl.len()))) for n, one in enumerate(rows)
+    ]
+    mine, found = timed(lambda: point_in_time_join(events, tables), 1)
+    theirs, _ = timed(lambda: [bare(events, table.rows) for table in tables], 1)
+    return {"events": count, "views": len(tables), "seconds": mine, "bare_join_asof_seconds": theirs,
+            "rows_back": found.height, "in_order": found.select(events.columns).equals(events)}  # fmt: skip
+
+
 def ask_feast(python: str, events: pl.DataFrame, rows: pl.DataFrame, mine: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         events.write_parquet(f"{folder}/events.parquet")
@@ -135,11 +147,13 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--rows-a-day", type=int, default=20_000)
     parser.add_argument("--feast", metavar="PYTHON")
+    parser.add_argument("--many", type=int, default=0, help="events that three views are joined to; 0 = not at all")
     arguments = parser.parse_args()
     figures = {
         "join": join(arguments.rows, arguments.feast),
         "increment": increment(arguments.days, arguments.rows_a_day),
     }
+    figures |= {"many_views": many_views(arguments.many)} if arguments.many else {}
     print(json.dumps(figures, indent=1))
 
 
