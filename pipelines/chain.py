@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import click
@@ -17,7 +19,10 @@ from pipelines.server import TemporaryServer
 PICTURE: Final = "graph.html"
 
 
-def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until: str, as_json: bool) -> int:
+def run_config(
+    config: str, overrides: tuple[str, ...], workspace: str, *, until: str, as_json: bool,
+    launch: Mapping[str, Any] = MappingProxyType({}),
+) -> int:  # fmt: skip
     """Run the chain up to a stage as a Prefect flow, print what came of it, return the exit status."""
     started = time.perf_counter()
     place, reports = Workspace(workspace), dict[str, Any]()
@@ -28,14 +33,15 @@ def run_config(config: str, overrides: tuple[str, ...], workspace: str, *, until
             from kgrec.chain.context import Run
             from kgrec.config import load_config
             from kgrec.stages import RunResult
+            from kgrec.training.distributed.launch import Launch
             from pipelines.progress import ProgressPainter
 
-            loaded = load_config(config, overrides)
+            chosen, loaded = Launch.model_validate(launch), load_config(config, overrides)
             from pipelines.train import run_flow
 
             with ProgressPainter() as painter:
                 server.wait()
-                result = run_flow(Run(loaded, place, VIEWS, painter, reports), until)
+                result = run_flow(Run(loaded, place, VIEWS, painter, reports, launch=chosen), until)
     if not isinstance(result, RunResult):
         _print_artifact(until, result, reports, as_json=as_json)
         return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -15,7 +17,7 @@ from pipelines import (
     commands_operations,
     commands_service,
 )
-from pipelines.options import common, overrides_option
+from pipelines.options import common, launched, overrides_option
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -29,25 +31,28 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
 
 
-def _chain_command(name: str, until: str, text: str) -> None:
+def _chain_command(name: str, until: str, text: str, options: Callable[..., Any] = lambda command: command) -> None:
     """Add a command that runs the chain up to one stage."""
 
     @main.command(name=name, help=text)
     @click.argument("config")
     @overrides_option
+    @options
     @common
-    def stage(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool) -> int:
+    def stage(config: str, overrides: tuple[str, ...], workspace: str, as_json: bool, **launch: Any) -> int:
         from pipelines.chain import run_config
 
-        return run_config(config, overrides, workspace, until=until, as_json=as_json)
+        return run_config(config, overrides, workspace, until=until, as_json=as_json, launch=launch)
 
 
-_chain_command("run", "promote", "Run the whole chain: ingest, features, graph, train, evaluate, index, promote.")
+_chain_command(
+    "run", "promote", "Run the whole chain: ingest, features, graph, train, evaluate, index, promote.", launched
+)
 _chain_command("ingest", "ingest", "Read and check the data.")
 main.add_command(commands_features.features)
 main.add_command(commands_graph.graph)
 main.add_command(commands_links.links)
-_chain_command("train", "train", "Train the model (and what it needs).")
+_chain_command("train", "train", "Train the model (and what it needs).", launched)
 _chain_command("index", "index", "Build the nearest-neighbour index (and what it needs).")
 
 

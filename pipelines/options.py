@@ -15,6 +15,20 @@ overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config."
 )
 
+launch_options = (
+    click.option("--launcher", type=click.Choice(["local", "torchrun", "ray"]), default="local", show_default=True,
+                 help="What starts the processes that train: this one alone, torchrun, or Ray."),
+    click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True,
+                 help="How many processes train together."),
+)  # fmt: skip
+
+
+def launched(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --launcher and --processes."""
+    for option in reversed(launch_options):
+        command = option(command)
+    return command
+
 
 def common(command: Callable[..., int | None]) -> Callable[..., Any]:
     """Give a command --workspace and --json, and turn errors made for people into messages and exit statuses."""

@@ -18,8 +18,8 @@ OWNERS = {
     "mlflow": ("kgrec/tracking.py", "mlflow/retriever.py"),
     "faiss": ("kgrec/serving/index.py",),
     "ir_measures": (),
-    "torchrec": ("kgrec/training/distributed.py",),
-    "ray": ("kgrec/training/distributed.py",),
+    "torchrec": ("kgrec/training/distributed/",),
+    "ray": ("kgrec/training/distributed/",),
 }
 PURE_MODEL_MAY_IMPORT = {
     "__future__", "collections", "dataclasses", "enum", "functools", "math", "typing", "warnings", "itertools",

@@ -12,6 +12,7 @@ from typing import Any, Final
 from kgrec.artifacts import Artifact
 from kgrec.config import LoadedConfig, RunConfig
 from kgrec.features.declarations import Declaration
+from kgrec.training.distributed.launch import Launch
 from kgrec.training.reproducible import reproducible
 from kgrec.workspace import Workspace
 
@@ -46,13 +47,14 @@ class StageReport:
 
 @dataclass
 class Run:
-    """One run of the chain: its config, its workspace, the declared features, and who wants to hear of progress."""
+    """One run of the chain: its config, its workspace, the declared features, who hears of progress, and who trains."""
 
     loaded: LoadedConfig
     workspace: Workspace
     views: Sequence[Declaration] = ()
     progress: Callable[[StageProgress], None] = no_progress
     reports: dict[str, StageReport] = field(default_factory=dict)
+    launch: Launch = field(default_factory=Launch)
 
     @property
     def config(self) -> RunConfig:

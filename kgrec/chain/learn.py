@@ -17,9 +17,9 @@ from kgrec.artifacts import Artifact, canonical_json, write_atomically
 from kgrec.chain.blocks import served_vectors
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.increments import START, WEIGHTS, Start, categories
+from kgrec.chain.lesson import Lesson, prepared
 from kgrec.chain.prepare import available_tasks
-from kgrec.chain.questions import Judge
-from kgrec.chain.tensors import held_out_data, network_shape, training_data
+from kgrec.chain.together import train_together
 from kgrec.chain.towers import calibrate, gates
 from kgrec.chain.towers_alone import keep_better_towers
 from kgrec.chain.tuning import Teacher, read_tuned
@@ -30,12 +30,10 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.model.task_covariance import task_covariance
 from kgrec.serving.package import VECTORS
 from kgrec.serving.score import ITEM_ROWS, NETWORK, TOWERS
-from kgrec.training.balancing import BALANCERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
-from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
-from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
+from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult
 from kgrec.training.warm_start import carry_over
 
 HISTORY: Final = "history.json"
@@ -82,29 +80,16 @@ def learn(
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
 
     def make(out: Path) -> dict[str, Any]:
-        data = training_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight)
-        shape = network_shape(log, features, graph, data, config.losses)
-        network = make_network(shape, config.model, data, config.seed)
+        taught = prepared(Lesson(config, tasks, log, features, graph, ahead=log))
+        network, data, judge = taught.network, taught.data, taught.judge
         fresh = [] if base is None else carry_over(network, base.earlier(), data.edges, categories(features))
         run.workspace.checkpoints.mkdir(exist_ok=True)
-        judge = Judge(config.evaluation, log, features, graph, tasks)
-        learned = make_tasks(shape, data, config.losses)
         lambda_ = config.training.kg_weight if data.triples_T3 is not None else 0.0
-        phases = plan(config.training, config.training.epochs, [task.name for task in learned])
+        phases = plan(config.training, config.training.epochs, [task.name for task in taught.tasks])
         for phase in phases:
             run.tell("train")("learns: {learns}; trains: {trains}, {parameters:,} numbers, until epoch {until_epoch}"
                               .format(**phase.facts(network)))  # fmt: skip
-        result = train(
-            network,
-            learned,
-            config.training,
-            config.seed,
-            judge.objective,
-            held_out=look_ahead(config, log, features, graph, tasks, shape, data),
-            checkpoint=checkpoint,
-            owner=owner,
-            progress=reporter(run),
-        )
+        result = train_together(run.launch, taught, checkpoint, owner, reporter(run))
         teacher = Teacher(config, log, graph, read_tuned(tuned)) if tuned is not None else None
         vectors, blocks = served_vectors(network, data, judge, teacher, config)
         towers = keep_better_towers(
@@ -129,6 +114,7 @@ def learn(
             "balancing": config.training.balancing.value,
             "relations": _relations(network, result, config.training),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            **({} if run.launch.alone else {"launch": run.launch.model_dump(mode="json", exclude={"restarts"})}),
             **({START: start.facts() | {"parameters_from_scratch": fresh}} if start is not None and base else {}),
         }
 
@@ -147,17 +133,6 @@ def suited(
     defaults = graph_alone_defaults(int(graph.facts["entities"]), int(graph.facts["triples"]))
     update = {name: filled(getattr(config, name), values) for name, values in defaults.items()}
     return config.model_copy(update=update), defaults
-
-
-def look_ahead(
-    config: RunConfig, log: Artifact, features: Artifact | None, graph: Artifact, tasks: tuple[TaskName, ...],
-    shape: NetworkShape, data: TrainingData,
-) -> list[Task]:  # fmt: skip
-    """Return the tasks over rows of validation where the balancer wants them; empty where there are no such rows."""
-    if not BALANCERS[config.training.balancing].looks_ahead:
-        return []
-    found = held_out_data(log, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight, data)
-    return make_tasks(shape, found, config.losses) if found.num_rows else []
 
 
 def _relations(network: Network, result: TrainingResult, config: TrainingConfig) -> dict[str, Any]:

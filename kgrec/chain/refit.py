@@ -18,15 +18,14 @@ from kgrec.chain.blocks import served_again
 from kgrec.chain.context import Run
 from kgrec.chain.encoded import LABELLED
 from kgrec.chain.increments import categories, is_increment
-from kgrec.chain.learn import chosen_tasks, keep, load_network, look_ahead, reporter
+from kgrec.chain.learn import chosen_tasks, keep, load_network, reporter
+from kgrec.chain.lesson import Lesson, prepared
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.starting import start_of
-from kgrec.chain.tensors import network_shape, training_data
+from kgrec.chain.together import train_together
 from kgrec.chain.towers_alone import ALONE, take_towers, train_alone
 from kgrec.chain.tuning import Teacher, read_tuned
 from kgrec.model.network import Network
-from kgrec.training.tasks import make_network, make_tasks
-from kgrec.training.trainer import train
 from kgrec.training.warm_start import carry_over
 
 _PARTED: Final = (EVENTS, LABELLED)
@@ -68,20 +67,13 @@ def refit(
 
     def make(out: Path) -> dict[str, Any]:
         before, _ = load_network(trained)
-        data = training_data(
-            joined, features, graph, tasks, config.evaluation.target, config.losses.off_target_weight
-        )  # fmt: skip
-        shape = network_shape(joined, features, graph, data, config.losses)
-        network = make_network(shape, config.model, data, config.seed)
+        epochs = max(1, int(trained.facts["best_epoch"]))
+        taught = prepared(Lesson(config, tasks, joined, features, graph, ahead=log, judged=False, until=epochs))
+        network, data = taught.network, taught.data
         if base is not None:
             carry_over(network, base.earlier(again=True), data.edges, categories(features))
         run.workspace.checkpoints.mkdir(exist_ok=True)
-        epochs = max(1, int(trained.facts["best_epoch"]))
-        train(
-            network, make_tasks(shape, data, config.losses), config.training, config.seed, None, until=epochs,
-            held_out=look_ahead(config, log, features, graph, tasks, shape, data), checkpoint=checkpoint, owner=owner,
-            progress=reporter(run, "refit"),
-        )  # fmt: skip
+        train_together(run.launch, taught, checkpoint, owner, reporter(run, "refit"))
         towers = trained.facts.get("towers", {})
         if towers.get("kept") == ALONE:
             plain, _ = train_alone(

@@ -15,18 +15,24 @@ class ByteDropout(nn.Module):
     """Dropout with the share rounded to 1/256: one random byte a number, many times quicker on a CPU than `nn.Dropout`.
 
     Draws from torch's global generator, as `nn.Dropout` does. The kept numbers are scaled by 1 / (kept share).
+    part_of: (first, rows) where the inputs are a run of a batch of so many rows that other processes have the rest of:
+    it draws for all of them and takes its own, so that every process draws alike.
     """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.dropped = round(share * 256)
+        self.part_of: tuple[int, int] | None = None
 
     def forward(self, inputs_BW: Tensor) -> Tensor:
         """Return the inputs with a random part set to 0 in training, as they are otherwise."""
         if not self.training or self.dropped == 0:
             return inputs_BW
-        drawn = torch.empty(inputs_BW.numel() // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-        kept_BW = drawn.view(torch.uint8)[: inputs_BW.numel()].view(inputs_BW.shape) >= self.dropped
+        first, rows = (0, len(inputs_BW)) if self.part_of is None else self.part_of
+        width = inputs_BW[0].numel() if len(inputs_BW) else 0
+        drawn = torch.empty(rows * width // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+        own = drawn.view(torch.uint8)[first * width : first * width + inputs_BW.numel()]
+        kept_BW = own.view(inputs_BW.shape) >= self.dropped
         return inputs_BW * (kept_BW * (256 / (256 - self.dropped)))
 
 

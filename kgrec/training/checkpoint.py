@@ -40,21 +40,6 @@ class TrainingState:
     balancer: dict[str, Tensor] = field(default_factory=dict)
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's memory as named tensors."""
-    memory = optimiser.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, part in memory.items() for name, value in part.items()}
-
-
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimiser its memory back."""
-    memory: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        memory.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": memory})
-
-
 def save_checkpoint(path: Path, state: TrainingState, owner: str) -> None:
     """Write the state to one safetensors file, whole or not at all. `owner`: whose it is."""
     tensors = {

@@ -73,6 +73,18 @@ class TowerTask:
         for row_B in shuffled(self.rows, count, generator):
             yield (row_B,)
 
+    def part(self, batch: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+        """Return some of the exposures."""
+        return [row_B[rows] for row_B in batch]
+
+    def mass(self, batch: Sequence[Tensor]) -> Mapping[str, float]:
+        """Return how many rows there are, for conversion of clicked rows alone how many clicks."""
+        rows, click_N = float(len(batch[0])), self.exposures.click_N
+        clicked_only = self.config.conversion == "clicked_only" and "click" in self.exposures.heads
+        if not clicked_only or click_N is None:
+            return {"click": rows, "conversion": rows}
+        return {"click": rows, "conversion": float(click_N[batch[0]].sum(dtype=torch.float64))}
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"click": ..., "conversion": ...} as far as there are labels.
 

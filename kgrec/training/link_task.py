@@ -133,6 +133,15 @@ class LinkTask:
             drawn_M = torch.randint(max(self.num_entities, 1), size, generator=generator)
             yield row_B + inverse_T[row_B] * self.rows, drawn_M
 
+    def part(self, batch: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+        """Return some of the triples with all sampled entities; a chain goes with the triple that it starts from."""
+        row_B, drawn_M, *onward = batch
+        return row_B[rows], drawn_M, *(row_N[rows] for row_N in onward)
+
+    def mass(self, batch: Sequence[Tensor]) -> Mapping[str, float]:
+        """Return how many triples there are. Chains, of the first triples alone, weigh a little otherwise in parts."""
+        return {LINK: float(len(batch[0]))}
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"link": R}, the loss of the triples and each further term times its weight."""
         row_B, drawn_M, *onward = batch
@@ -206,7 +215,7 @@ class LinkTask:
         relations_RW = network.tables.relations_RW
         path_N2W = relations_RW[torch.stack([first_N3[:, 1], second_N3[:, 1]], dim=1)]
         end_N = second_N3[:, 2]
-        head_ND, end_ND = torch.split(entities_ED.index_select(0, torch.cat([first_N3[:, 0], end_N])), len(end_N) or 1)
+        head_ND, end_ND = torch.split(entities_ED.index_select(0, torch.cat([first_N3[:, 0], end_N])), [len(end_N)] * 2)
         query_ND = network.link_query(head_ND, compose_path(network.scorer, path_N2W))
         scores_NN = network.scorer.against(query_ND, end_ND)
         return sampled_link_loss(network.scorer.pairs(query_ND, end_ND), scores_NN, end_N, end_N)

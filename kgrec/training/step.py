@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from kgrec.model.layers import ByteDropout
 from kgrec.model.network import Encoded, Network
 from kgrec.training.tasks import Task
 from kgrec.training.trunk import Parts, Trunk
+from kgrec.training.world import ALONE, World
 
 Batches = Sequence[tuple[Task, Sequence[Tensor]]]
 
@@ -18,19 +22,24 @@ class Step:
     """The losses of one step's batches, each a scalar under its name, in the order of the tasks.
 
     cut: cut the encoder's output off, so that `gradients` and `send` work; a plain backward pass of the losses then
-    ends there. held_out: batches of rows that training never uses, for balancers that look ahead.
+    ends there. held_out: batches of rows that training never uses, for balancers that look ahead. world: the processes
+    that each compute a part of every batch; losses and `gradients` are those of all parts together, a plain backward
+    pass gives the gradient of this process's part.
     """
 
-    def __init__(self, network: Network, batches: Batches, *, cut: bool = False, held_out: Batches = ()) -> None:
-        self._network, self._batches, self._held_out = network, batches, held_out
+    def __init__(
+        self, network: Network, batches: Batches, *, cut: bool = False, held_out: Batches = (), world: World = ALONE
+    ) -> None:
+        self._network, self._batches, self._held_out, self._world = network, batches, held_out, world
         self._random = torch.get_rng_state()
         encoded = network.encode()
         self._trunk = Trunk(encoded) if cut else None
-        self.losses = losses_of(network, batches, self._trunk.encoded if self._trunk else encoded)
+        self.losses = losses_of(network, batches, self._trunk.encoded if self._trunk else encoded, world)
 
     def gradients(self) -> dict[str, Parts]:
         """Return each loss's gradient on what it reaches outside the encoder. Asked once: it frees the graph."""
-        return self._cut().gradients(self.losses, self._network)
+        found = self._cut().gradients(self.losses, self._network)
+        return {name: {key: self._world.sum(part) for key, part in parts.items()} for name, parts in found.items()}
 
     def send(self, gradients: Mapping[str, Parts], shared: Mapping[str, float], own: Mapping[str, float]) -> None:
         """Put gradients on all parameters: weighted by `shared` where losses meet, by `own` elsewhere."""
@@ -41,7 +50,7 @@ class Step:
         """Return the losses of the same batches, with the same dropout, under the parameters as they are now."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random)
-            return losses_of(self._network, self._batches, self._network.encode())
+            return losses_of(self._network, self._batches, self._network.encode(), self._world)
 
     def held_out_gradients(self) -> dict[str, Parts]:
         """Return the gradients of the held-out losses under the parameters as they are now, without dropout."""
@@ -60,9 +69,61 @@ class Step:
         return self._trunk
 
 
-def losses_of(network: Network, batches: Batches, encoded: Encoded) -> dict[str, Tensor]:
-    """Return the losses of some batches of tasks, by name."""
+def losses_of(network: Network, batches: Batches, encoded: Encoded, world: World = ALONE) -> dict[str, Tensor]:
+    """Return the losses of some batches of tasks, by name; of several processes each computes its part of the rows."""
     losses: dict[str, Tensor] = {}
     for task, batch in batches:
-        losses.update(task.losses(network, encoded, batch))
+        if world.size == 1:
+            losses.update(task.losses(network, encoded, batch))
+        else:
+            losses.update(_part_of_losses(network, task, batch, encoded, world))
     return losses
+
+
+def _part_of_losses(
+    network: Network, task: Task, batch: Sequence[Tensor], encoded: Encoded, world: World
+) -> dict[str, Tensor]:
+    """Return the losses of the whole batch, whose gradient is that of this process's part.
+
+    A loss is a mean over what `task.mass` counts, so that of the whole is the mean of the parts' by their masses. A
+    process without rows computes the first one, which then counts nothing.
+    """
+    rows = len(batch[0])
+    share = world.share(rows)
+    empty = share.start == share.stop
+    part = task.part(batch, slice(0, 1) if empty else share)
+    with _drawing_as_part(network, 0 if empty else share.start, rows):
+        own = task.losses(network, encoded, part)
+    mass, whole = task.mass(part), task.mass(batch)
+    scales = [0.0 if empty or not whole[name] else mass[name] / whole[name] for name in own]
+    total_T = world.sum(torch.stack([loss.detach() * scale for loss, scale in zip(own.values(), scales, strict=True)]))
+    return {
+        name: _OfTheWhole.apply(loss, scale, total)  # type: ignore[no-untyped-call]
+        for (name, loss), scale, total in zip(own.items(), scales, total_T, strict=True)
+    }
+
+
+class _OfTheWhole(torch.autograd.Function):
+    """The loss of the whole batch; backwards, the part's share in it."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, scale: float, total: Tensor) -> Tensor:
+        ctx.scale = scale
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.scale, None, None
+
+
+@contextmanager
+def _drawing_as_part(network: Network, first: int, rows: int) -> Iterator[None]:
+    """Let dropout draw as for the whole batch, so that all processes draw what one would."""
+    layers = [module for module in network.modules() if isinstance(module, ByteDropout)]
+    for layer in layers:
+        layer.part_of = (first, rows)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.part_of = None

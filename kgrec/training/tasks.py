@@ -85,6 +85,12 @@ class Task(Protocol):
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield `count` batches that together hold every row once, in an order drawn from the generator."""
 
+    def part(self, batch: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+        """Return the batch with some of its rows alone; what its rows share (drawn negatives) stays whole."""
+
+    def mass(self, batch: Sequence[Tensor]) -> Mapping[str, float]:
+        """Return what each loss of a batch is a mean over: the parts' losses weigh so much in that of the whole."""
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return each loss of a batch, a scalar under its name."""
 
@@ -111,6 +117,15 @@ class RetrievalTask:
                 size = (self.config.sampled_items,)
                 drawn_M = self.candidate_J[torch.randint(len(self.candidate_J), size, generator=generator)]
             yield row_B, drawn_M
+
+    def part(self, batch: Sequence[Tensor], rows: slice) -> Sequence[Tensor]:
+        """Return some positives with all negatives."""
+        row_B, drawn_M = batch
+        return row_B[rows], drawn_M
+
+    def mass(self, batch: Sequence[Tensor]) -> Mapping[str, float]:
+        """Return the sum of the positives' weights."""
+        return {RETRIEVAL: float(self.positives.weight_P[batch[0]].sum(dtype=torch.float64))}
 
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"retrieval": loss}."""

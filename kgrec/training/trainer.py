@@ -20,20 +20,16 @@ from kgrec.model.task_covariance import covariance_penalty
 from kgrec.seeds import derive_seed
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
-from kgrec.training.checkpoint import (
-    TrainingState,
-    load_checkpoint,
-    load_optimiser,
-    optimiser_tensors,
-    save_checkpoint,
-)
+from kgrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from kgrec.training.link_task import LINK
+from kgrec.training.optimiser import load_optimiser, make_optimiser, optimiser_tensors
 from kgrec.training.phases import PhasesConfig, phase_at, plan
 from kgrec.training.relations import look, loss_correlations
 from kgrec.training.reproducible import reproducible
 from kgrec.training.step import Batches, Step
 from kgrec.training.stopping import Stopping
 from kgrec.training.tasks import Task
+from kgrec.training.world import ALONE, World
 
 _log = logging.getLogger(__name__)
 
@@ -130,6 +126,7 @@ def train(
     checkpoint: Path | None = None,
     owner: str = "",
     progress: Callable[[Progress], None] | None = None,
+    world: World = ALONE,
 ) -> TrainingResult:
     """Train until `evaluate` finds no gain any more, and leave the best epoch's parameters in the network.
 
@@ -140,12 +137,13 @@ def train(
     better) decides; None: nothing is judged, and the last epoch's parameters stay. `until`: stop after so many of the
     planned epochs. `held_out`: the same tasks over rows of validation, for a balancer that looks ahead. With a
     `checkpoint` of the same `owner` (a fingerprint of data, configs and seed) training goes on from there, bit for bit
-    as if it had never stopped.
+    as if it had never stopped. `world`: the processes that train it together, each called with the same arguments;
+    every batch is cut among them, the leader judges, saves and tells. A checkpoint does not know how many they were.
 
     Raises DivergedError when a loss is no longer finite, InputError for a balancer that looks ahead at nothing.
     """
     with reproducible(config.threads):
-        optimiser, balancer = _optimiser(network, config), config.balancer(seed)
+        optimiser, balancer = make_optimiser(network, config), config.balancer(seed)
         if balancer.looks_ahead and not held_out:
             what = f"{config.balancing.value} weighs by rows of the validation part, and there are none"
             raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
@@ -157,19 +155,21 @@ def train(
             _log.debug("epoch %d, phase %s: %d numbers learn", state.epoch, phase.name, phase.switch(network))
             learning = [task for task in tasks if task.name in phase.learns]
             ahead = [task for task in held_out if task.name in phase.learns]
-            figures = _one_epoch(network, learning, ahead, optimiser, balancer, config, seed, state.epoch)
+            figures = _one_epoch(network, learning, ahead, optimiser, balancer, config, seed, state.epoch, world)
             state.epoch += 1
             if config.relations_every and state.epoch % config.relations_every == 0:
                 figures |= look(network, learning, seed, state.epoch)
             if evaluate and phase.judged and (state.epoch % config.evaluate_every == 0 or state.epoch == last):
-                figures |= _look_at_validation(network, evaluate, state)
+                figures |= _look_at_validation(network, evaluate, state, world)
             state.history.append({"epoch": float(state.epoch), **figures})
             over = state.stopping.should_stop or state.epoch == last
             if checkpoint is not None and (over or state.epoch % config.checkpoint_every == 0):
-                state.parameters, state.optimiser = network.state_dict(), optimiser_tensors(optimiser)
-                state.balancer = balancer.state()
-                save_checkpoint(checkpoint, state, owner)
-            if progress is not None:
+                if world.leads:
+                    state.parameters, state.optimiser = network.state_dict(), optimiser_tensors(optimiser)
+                    state.balancer = balancer.state()
+                    save_checkpoint(checkpoint, state, owner)
+                world.wait()
+            if progress is not None and world.leads:
                 progress(Progress(state.epoch, last, state.history[-1]))
         network.requires_grad_(True).load_state_dict(state.best or network.state_dict())
         network.eval()
@@ -186,6 +186,7 @@ def _one_epoch(
     config: TrainingConfig,
     seed: int,
     epoch: int,
+    world: World,
 ) -> dict[str, float]:
     network.train()
     series: dict[str, list[float]] = {}
@@ -194,8 +195,10 @@ def _one_epoch(
         torch.manual_seed(derive_seed(seed, "dropout", epoch))
         for batches in _schedule(tasks, config, seed, epoch):
             optimiser.zero_grad(set_to_none=True)
-            step = Step(network, batches, cut=balancer.cuts_trunk, held_out=next(ahead))
+            step = Step(network, batches, cut=balancer.cuts_trunk, held_out=next(ahead), world=world)
             balancer.backward(step)
+            if not balancer.cuts_trunk:  # else what it put down is the sum already
+                world.sum_gradients(network.parameters())
             if config.covariance_weight and network.towers is not None:
                 (config.covariance_weight * covariance_penalty(network.towers.head_weights())).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -244,11 +247,12 @@ def _schedule(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: i
 
 
 def _look_at_validation(
-    network: Network, evaluate: Callable[[Network], Mapping[str, float]], state: TrainingState
+    network: Network, evaluate: Callable[[Network], Mapping[str, float]], state: TrainingState, world: World
 ) -> dict[str, float]:
     network.eval()
     with torch.no_grad():
-        metrics = evaluate(network)
+        found = {name: float(value) for name, value in evaluate(network).items()} if world.leads else {}
+        metrics: dict[str, float] = world.from_leader(found)
     if "objective" not in metrics:
         raise ValueError(f"evaluate must return 'objective', it returned {sorted(metrics)}")
     state.stopping = state.stopping.after(state.epoch, metrics["objective"])
@@ -273,16 +277,6 @@ def _start(
     load_optimiser(optimiser, stored.optimiser)
     balancer.load(stored.balancer)
     return stored
-
-
-def _optimiser(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = [{"params": list(network.tables.parameters()), "weight_decay": config.table_decay}]
-    heads = [parameter for name, parameter in network.named_parameters() if not name.startswith("tables.")]
-    if heads:
-        groups.append({"params": heads, "weight_decay": config.weight_decay, "lr": config.tower_learning_rate})
-    if config.optimiser == "adagrad":
-        return torch.optim.Adagrad(groups, lr=config.learning_rate, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def _copy(network: Network) -> dict[str, Tensor]:

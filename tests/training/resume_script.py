@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from kgrec.model.network import Network
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
+from kgrec.training.world import ALONE, World
 from tests.training.worlds_of_tensors import SMALL, cosine_objective, exposures, tastes
 
 CONFIG = TrainingConfig(epochs=12, batch_size=64, patience=0, evaluate_every=2, checkpoint_every=1, threads=1)
@@ -24,7 +25,11 @@ def tell(progress: Progress) -> None:
 
 
 def run(
-    checkpoint: Path | None, config: TrainingConfig = CONFIG, progress: Callable[[Progress], None] = tell
+    checkpoint: Path | None,
+    config: TrainingConfig = CONFIG,
+    progress: Callable[[Progress], None] = tell,
+    world: World = ALONE,
+    until: int | None = None,
 ) -> tuple[Network, TrainingResult]:
     """Train all three tasks on the planted world, from the checkpoint where there is one."""
     shape, data, genre_I = tastes()
@@ -37,6 +42,7 @@ def run(
     result = train(
         network, make_tasks(shape, data, losses), config, 3, lambda model: cosine_objective(model, genre_I),
         held_out=make_tasks(shape, later, losses), checkpoint=checkpoint, owner="world", progress=progress,
+        world=world, until=until,
     )  # fmt: skip
     return network, result
 
