@@ -19,7 +19,7 @@ from kgrec.artifacts import fingerprint, hash_file
 from kgrec.data.datasets import DEMO_PREFIX, demo_path
 from kgrec.data.partitions import Partition
 from kgrec.data.snapshots import snapshot, take_delta, take_query, without_password
-from kgrec.data.text_files import check_text, separator_of, unpack
+from kgrec.data.text_files import check_text, separator_of, unpack, written_plainly
 from kgrec.errors import InputError, Problem, nearest
 
 LINE_OF_ROW: Final = "__line__"
@@ -195,13 +195,15 @@ def _scan(file: Path, name: str, scratch: Path) -> pl.LazyFrame:
     separator = separator_of(file.name)
     if separator is not None:
         plain = unpack(file, scratch, name)
-        blank = check_text(plain, separator, name)
+        checked = check_text(plain, separator, name)
+        if not checked.plain:
+            plain = written_plainly(plain, separator, scratch)
         frame = pl.scan_csv(
             plain, separator=separator, infer_schema=False, glob=False, row_index_name=LINE_OF_ROW, row_index_offset=1
         )
         with reading(name):
             frame.collect_schema()
-        return frame.filter(~pl.col(LINE_OF_ROW).is_in(blank)) if blank else frame
+        return frame.filter(~pl.col(LINE_OF_ROW).is_in(checked.blank)) if checked.blank else frame
     if not file.name.lower().endswith((".parquet", ".pq")):
         remedy = "give .parquet, .csv or .tsv (text also .gz), or a Delta table's folder"
         raise InputError(Problem(name, "not a kind of file that kgrec reads as a table", remedy, 1, file.suffix))

@@ -1,7 +1,8 @@
 """Text tables before polars sees them: unpacked, hashed, checked for UTF-8 and for ragged lines, in one pass.
 
 polars fills a short line with nulls and replaces or refuses bytes that are no UTF-8 without naming the line, so
-both are looked for here, on bytes, a chunk at a time.
+both are looked for here, on bytes, a chunk at a time. A quote within a field that does not begin with one (a title such
+as 12" Vinyl) is text to most readers and an error without a line to polars: such files are written anew for it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -48,15 +51,28 @@ def unpack(path: Path, scratch: Path, name: str) -> Path:
     return copy
 
 
-def check_text(path: Path, separator: str, name: str) -> list[int]:
-    """Return the numbers (1-based, after the header) of blank records, which are no rows.
+@dataclass(frozen=True)
+class TextChecked:
+    """What was seen of a text table.
+
+    blank: the numbers (1-based, after the header) of blank records, which are no rows. plain: whether every quote
+    begins, ends or is doubled within a quoted field and every line ends in a line feed, so that all parsers agree.
+    """
+
+    blank: list[int]
+    plain: bool
+
+
+def check_text(path: Path, separator: str, name: str) -> TextChecked:
+    """Return what is to be known of a text table before it is parsed.
 
     Looks for what polars would not report with a line: bytes that are no UTF-8, ragged lines, an empty file.
     Raises InputError with the line (1-based, the header is line 1), the count and an example.
     """
     quoted = _check_bytes(path, name)
     _check_header(path, separator, name)
-    lines = _fields_by_parser(path, separator, name) if quoted else _fields_by_count(path, separator)
+    records = _Records(separator, name)
+    lines = records.fields(path) if quoted else _fields_by_count(path, separator)
     header, ragged, example = 0, 0, ""
     blank: list[int] = []
     for record, (line, fields) in enumerate(lines):
@@ -75,7 +91,15 @@ def check_text(path: Path, separator: str, name: str) -> list[int]:
     if ragged:
         remedy = f"give every line {header} fields separated by {separator!r}; put fields that contain it in quotes"
         raise InputError(Problem(name, "ragged lines (fields differ from the header)", remedy, ragged, example))
-    return blank
+    return TextChecked(blank, records.plain)
+
+
+def written_plainly(path: Path, separator: str, scratch: Path) -> Path:
+    """Return a copy in `scratch` of a checked text table, the same records in the same order, quoted by the book."""
+    copy = scratch / f"plain-{len(list(scratch.glob('plain-*'))):05d}-{path.name}"
+    with path.open("rb") as stream, copy.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out, delimiter=separator).writerows(csv.reader(_text(stream), delimiter=separator, strict=True))
+    return copy
 
 
 def _check_header(path: Path, separator: str, name: str) -> None:
@@ -133,23 +157,45 @@ def _fields_by_count(path: Path, separator: str) -> Iterator[tuple[int, int]]:
             yield line, text.count(mark) + 1 if text not in (b"", b"\r") else 0
 
 
-def _fields_by_parser(path: Path, separator: str, name: str) -> Iterator[tuple[int, int]]:
-    """(line, fields) of each record, 0 fields when it is blank, for files with quotes: slower, and right.
-
-    InputError, with the line where the record begins, for a quote that is never closed or has text behind its end.
-    """
+def _text(stream: IO[bytes]) -> IO[str]:
     csv.field_size_limit(_LINE_LIMIT)
-    with path.open("rb") as stream:
-        text: IO[str] = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        reader, ended = csv.reader(text, delimiter=separator, strict=True), 0
-        try:
-            for record in reader:
-                ended = reader.line_num
-                yield ended, len(record)
-        except csv.Error as error:
-            fault = "is never closed" if "end of data" in str(error) else "has text behind its end"
-            remedy = "close the quote, and double quotes that are part of the text"
-            problem = Problem(
-                name, f"a quote {fault}", remedy, 1, f"the record that begins in line {ended + 1}: {error}"
-            )
-            raise InputError(problem) from None
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+class _Records:
+    """The records of a file with quotes: slower than counting separators, and right."""
+
+    def __init__(self, separator: str, name: str) -> None:
+        self.separator, self.name, self.plain = separator, name, True
+        bare, quoted, mark = rf'[^"\r\n{separator}]*+', r'"(?:[^"]|"")*+"', re.escape(separator)
+        self._by_the_book = re.compile(f"(?:{quoted}|{bare})(?:{mark}(?:{quoted}|{bare}))*+\r?\n?")
+        self._lines: list[str] = []
+
+    def fields(self, path: Path) -> Iterator[tuple[int, int]]:
+        """Yield (line, fields) of each record, 0 fields when it is blank; say in `plain` whether all parsers agree.
+
+        InputError, with the line where the record begins, for a quote that is never closed or has text behind its end.
+        """
+        with path.open("rb") as stream:
+            reader, ended = csv.reader(self._kept(_text(stream)), delimiter=self.separator, strict=True), 0
+            try:
+                for record in reader:
+                    ended = reader.line_num
+                    self._look()
+                    yield ended, len(record)
+            except csv.Error as error:
+                fault = "is never closed" if "end of data" in str(error) else "has text behind its end"
+                remedy = "close the quote, and double quotes that are part of the text"
+                where = f"the record that begins in line {ended + 1}: {error}"
+                raise InputError(Problem(self.name, f"a quote {fault}", remedy, 1, where)) from None
+
+    def _kept(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            self._lines.append(line)
+            yield line
+
+    def _look(self) -> None:
+        record = "".join(self._lines)
+        self._lines.clear()
+        if '"' in record or record.endswith("\r"):
+            self.plain &= not record.endswith("\r") and self._by_the_book.fullmatch(record) is not None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from pathlib import Path
 
 import polars as pl
@@ -217,3 +219,37 @@ def test_a_quote_that_does_not_end_well_is_refused_with_its_line(
         materialise(TableSource(path="a.csv"), tmp_path, tmp_path)
     (tmp_path / "b.csv").write_text('a,b\n1,"x\n\n"\n2,"y ""so"""\n')
     assert materialise(TableSource(path="b.csv"), tmp_path, tmp_path).frame.collect().height == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('a,b\n12" vinyl,1\nz,2\n', [('12" vinyl', "1"), ("z", "2")]),
+        ('a,b\nx",1\n\nz,""\n', [('x"', "1"), ("z", None)]),
+        ('a,b\n "p,q"\n', [(' "p', 'q"')]),
+        ('a,b\n1,"x\r\ny"\r2,3\n', [("1", "x\r\ny"), ("2", "3")]),
+    ],
+)
+def test_a_quote_inside_a_bare_field_is_text(
+    tmp_path: Path, text: str, rows: list[tuple[str | None, str | None]]
+) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    found = read(tmp_path, "a.csv").frame.collect()
+    blank_is_null = pl.col("a", "b").replace("", None)
+    assert found.select(blank_is_null).rows() == rows
+    assert found[LINE_OF_ROW].to_list() == [1, *([3] if "\n\n" in text else [2])][: len(rows)]
+
+
+@given(st.text('ab"\n\r,', max_size=14))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_quotes_are_read_as_pythons_parser_does_or_refused_with_a_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_bytes(f'u,"i"\n{text}'.encode())
+    try:
+        records = [record for record in csv.reader(io.StringIO(text, newline=""), strict=True) if record]
+    except csv.Error:
+        records = [[]]
+    if any(len(record) != 2 for record in records):
+        assert "line" in message(tmp_path, "a.csv")
+        return
+    found = read(tmp_path, "a.csv").frame.collect()
+    assert found.select(pl.col("u", "i").fill_null("")).rows() == [tuple(record) for record in records]
