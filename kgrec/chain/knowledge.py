@@ -17,8 +17,9 @@ from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
 from kgrec.graph.binning import bin_numbers
-from kgrec.graph.knowledge_graph import KnowledgeGraph, Known, Named, build_graph
+from kgrec.graph.knowledge_graph import KnowledgeGraph, Named, build_graph
 from kgrec.graph.leaks import LeaksConfig, find_leaks, leak_facts
+from kgrec.graph.mapping import Known
 from kgrec.graph.merging import conflict_facts, merge_same, once, settle_conflicts
 from kgrec.graph.names import all_prefixes, long_name, relation_words
 from kgrec.graph.parts import Ends, assign_triples, keep_in_train

@@ -15,12 +15,12 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.graph.mapping import Claims, Known, map_triples
 from kgrec.graph.merging import once
 from kgrec.graph.names import relation_words, short_names
 from kgrec.graph.parts import pairs_across_parts
 from kgrec.graph.relations import KEY, coverage, describe_relations
 
-LINKED_TO: Final = "linked_to"
 NODE: Final = "node"
 DEGREE: Final = "degree"
 TRIPLE_ROWS: Final = {c.HEAD_ROW: c.ROW_TYPE, c.RELATION_ROW: c.ROW_TYPE, c.TAIL_ROW: c.ROW_TYPE, c.PART: c.PART_TYPE}
@@ -52,15 +52,6 @@ class Named:
     prefixes: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Known:
-    """The vocabularies whose rows stand: all items, and the entities and relations that an earlier version knew."""
-
-    items: Vocabulary
-    entities: Vocabulary
-    relations: Vocabulary
-
-
 def build_graph(
     triples: pl.DataFrame,
     links: pl.DataFrame | None,
@@ -78,89 +69,24 @@ def build_graph(
     with facts. assign: adds the part, and what is done by part, with
     facts; it comes last. agreement: see `describe_relations`.
     """
-    items = known.items
-    merged, shared = _claims(links, items)
-    mapped = _to_keys(triples, merged)
-    if shared.height:
-        mapped = pl.concat([mapped, _shared_link_triples(shared, with_part=c.PART in mapped.columns)])
-    ends = pl.concat([mapped["head_entity"], mapped["tail_entity"]]).drop_nulls().unique(maintain_order=True)
-    entities = known.entities.grow(ends)
-    relations = known.relations.grow(mapped[c.RELATION].unique(maintain_order=True))
-    offset = len(items)
-    rows = mapped.select(
-        _node("head", mapped, items, entities, offset),
-        relations.rows(mapped[c.RELATION]).alias(c.RELATION_ROW),
-        _node("tail", mapped, items, entities, offset),
-        *_extra(mapped),
-    )
+    items, offset = known.items, len(known.items)
+    claims = Claims.of(links, items)
+    rows, entities, relations = map_triples(triples, claims, known)
     distinct = once(rows, KEY)
     facts: dict[str, Any] = {"triples_equal_after_linking": rows.height - distinct.height}
     report = describe_relations(distinct, offset, agreement)
     refined, said = refine(distinct, relations)
     assigned, told = assign(refined)
     parted = assigned.select(*TRIPLE_ROWS, c.WEIGHT, c.KNOWN_AT, c.SOURCE)
-    nodes = _nodes(parted, items, entities, named, merged)
+    nodes = _nodes(parted, items, entities, named, claims.merged)
     names = pl.DataFrame({
         c.RELATION_ROW: pl.Series(range(len(relations)), dtype=c.ROW_TYPE),
         c.ID: relations.entries,
         c.NAME: [relation_words(name) for name in relations.entries.to_list()],
     })  # fmt: skip
-    facts |= _facts(parted, nodes, relations, offset, shared) | said | told
+    facts |= _facts(parted, nodes, relations, offset, claims.shared) | said | told
     report = report.join(names, on=c.RELATION_ROW, how="left", maintain_order="left")
     return KnowledgeGraph(entities, relations, parted, nodes, report, facts)
-
-
-def _extra(frame: pl.DataFrame) -> list[str]:
-    return [c.WEIGHT, c.KNOWN_AT, c.SOURCE, *([c.PART] if c.PART in frame.columns else [])]
-
-
-def _claims(links: pl.DataFrame | None, items: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return (item, entity) pairs that merge into one node, and those whose entity several items share."""
-    if links is None:
-        ids = items.entries
-        links = pl.DataFrame({c.ITEM: ids, c.ENTITY: ids})
-    claimed = links.with_columns(pl.col(c.ITEM).n_unique().over(c.ENTITY).alias("claims"))
-    return claimed.filter(pl.col("claims") == 1).drop("claims"), claimed.filter(pl.col("claims") > 1).drop("claims")
-
-
-def _to_keys(triples: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-    """Give each end its item id or, where it is no item, its entity id."""
-    lookup = merged.select(pl.col(c.ENTITY), pl.col(c.ITEM))
-    joined = triples.join(
-        lookup.rename({c.ENTITY: c.HEAD, c.ITEM: "head_link"}), on=c.HEAD, how="left", maintain_order="left"
-    ).join(lookup.rename({c.ENTITY: c.TAIL, c.ITEM: "tail_link"}), on=c.TAIL, how="left", maintain_order="left")
-    head_item = pl.when(pl.col("head_is_item")).then(pl.col(c.HEAD)).otherwise(pl.col("head_link"))
-    return joined.select(
-        head_item.alias("head_item"),
-        pl.when(head_item.is_null()).then(pl.col(c.HEAD)).alias("head_entity"),
-        c.RELATION,
-        pl.col("tail_link").alias("tail_item"),
-        pl.when(pl.col("tail_link").is_null()).then(pl.col(c.TAIL)).alias("tail_entity"),
-        *_extra(triples),
-    )
-
-
-def _shared_link_triples(shared: pl.DataFrame, *, with_part: bool) -> pl.DataFrame:
-    nothing = pl.lit(None, dtype=pl.String)
-    return shared.select(
-        pl.col(c.ITEM).alias("head_item"),
-        nothing.alias("head_entity"),
-        pl.lit(LINKED_TO).alias(c.RELATION),
-        nothing.alias("tail_item"),
-        pl.col(c.ENTITY).alias("tail_entity"),
-        pl.lit(1.0, pl.Float32).alias(c.WEIGHT),
-        pl.lit(None, c.TIME_TYPE).alias(c.KNOWN_AT),
-        pl.lit(LINKED_TO).alias(c.SOURCE),
-        *([pl.lit(None, dtype=c.PART_TYPE).alias(c.PART)] if with_part else []),
-    )
-
-
-def _node(end: str, mapped: pl.DataFrame, items: Vocabulary, entities: Vocabulary, offset: int) -> pl.Series:
-    item_rows = items.rows(mapped[f"{end}_item"])
-    entity_rows = entities.rows(mapped[f"{end}_entity"]) + offset
-    return item_rows.to_frame("item").with_columns(entity_rows.alias("entity")).select(
-        pl.coalesce("item", "entity").cast(c.ROW_TYPE).alias(f"{end}_row")
-    ).to_series()  # fmt: skip
 
 
 def _nodes(

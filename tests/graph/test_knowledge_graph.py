@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from kgrec import columns as c
 from kgrec.data.vocabulary import Vocabulary
-from kgrec.graph.knowledge_graph import LINKED_TO, TRIPLE_ROWS, Known, Named, build_graph
+from kgrec.graph.knowledge_graph import TRIPLE_ROWS, Named, build_graph
+from kgrec.graph.mapping import LINKED_TO, Known
 from kgrec.graph.names import WELL_KNOWN
 from kgrec.graph.parts import assign_triples
 from kgrec.seeds import numpy_generator
