@@ -1,6 +1,6 @@
 """Noise and sparsity of a graph: MovieLens-100k with random triples added, or true ones removed; one JSON line a point.
 
-    python benchmarks/graph_noise.py [--epochs N] [--shares 0,0.5,1] [--seeds N] | tee points.jsonl
+    python benchmarks/graph_noise.py [--epochs N] [--shares 0,0.5,1] [--seeds 1,2] | tee points.jsonl
     python benchmarks/graph_noise.py --draw points.jsonl benchmarks/graph_noise.svg
 
 Added: for a share of the triples, the tail is replaced by another tail of the same relation, and the corrupted triple
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--shares", default="0,0.25,0.5,1")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", default="1")
     parser.add_argument("--kinds", default="added,removed,added with confidence")
     parser.add_argument("--draw", type=Path, nargs=2, metavar=("POINTS", "PICTURE"))
     arguments = parser.parse_args()
@@ -118,7 +118,7 @@ def main() -> None:
     folder = get_dataset("ml-100k", logging.getLogger(__name__).info)
     triples = pl.read_csv(folder / "triples.tsv", separator="\t", infer_schema=False)
     true = set(triples.iter_rows())
-    for seed in range(1, arguments.seeds + 1):
+    for seed in map(int, arguments.seeds.split(",")):
         for kind in arguments.kinds.split(","):
             for share in map(float, arguments.shares.split(",")):
                 more = [f"training.epochs={arguments.epochs}", f"seed={seed}"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,10 @@ def compared(first: Artifact, second: Artifact) -> dict[str, float]:
             "p": round(p, 4)}  # fmt: skip
 
 
+def _so_far(found: dict[str, Any]) -> None:
+    print(json.dumps(found), file=sys.stderr, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=4)
@@ -124,6 +129,7 @@ def main() -> None:
         with torch.no_grad():
             found["link"] = link_metrics(network.score_tails, network.score_heads, taken_T3,
                                          torch.cat([taken_T3, known_K3]), int(graph.facts["entities"]))  # fmt: skip
+        _so_far(found)
         proposed = propose_links(workspace, arguments.most)
         table = proposed.proposals.select(
             pl.col(c.HEAD).replace(links), c.RELATION, pl.col(c.TAIL).replace(links), CONFIDENCE
@@ -132,10 +138,12 @@ def main() -> None:
         found["proposals"] = {"of_all": table.height, "facts": proposed.facts} | {
             f"best_{most}": precision(table[CONFIDENCE].to_numpy(), is_true, most) for most in (50, 200, arguments.most)
         }
+        _so_far(found)
         accepted = table.filter(pl.Series(is_true.numpy())).select(stays.columns)
         for name, more in (("accepted", accepted), ("all_taken_out", gone)):
             _, again = chain(folder, name, pl.concat([stays, more.select(stays.columns)]), overrides)
             found[f"ranking_{name}"] = {"links": more.height} | compared(made["evaluate"], again["evaluate"])
+            _so_far(found)
     print(json.dumps(found, indent=1))
 
 
