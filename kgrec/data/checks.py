@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from kgrec.columns import LINE, QUARANTINE_SCHEMA, REASON, SOURCE
 from kgrec.data.partitions import computed_by_partition
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
 from kgrec.errors import InputError, Problem, UnreachableError
+from kgrec.graph.merging import repeated
 
 ROW_OF_INPUT: Final = "__row__"
 ROW_GROUP: Final = 262_144
@@ -171,25 +170,19 @@ def _bad_rows(numbered: pl.LazyFrame, path: Path, key: pl.Expr, alike_reason: st
     )
     concerned = sifted.filter(pl.col(_ALIKE).is_not_null() & pl.col(REASON_OF_ROW).is_null())
     hashes = concerned.select(ROW_OF_INPUT, _ALIKE).collect(engine="streaming")
-    suspects = hashes[ROW_OF_INPUT].to_numpy()[_repeated(hashes[_ALIKE].to_numpy())]
-    if not len(suspects):
+    twice = repeated(hashes[_ALIKE])
+    if twice.is_empty():
         return faulty.sort(ROW_OF_INPUT)
+    suspects = hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))[ROW_OF_INPUT]
     keys = (
-        numbered.filter(pl.col(ROW_OF_INPUT).is_in(pl.Series(suspects).implode()))
+        numbered.filter(pl.col(ROW_OF_INPUT).is_in(suspects.implode()))
         .select(ROW_OF_INPUT, key.alias(_ALIKE))
         .collect(engine="streaming")
         .sort(ROW_OF_INPUT)
     )
     again = keys.filter(~pl.col(_ALIKE).is_first_distinct())  # equal hashes are only a suspicion
-    repeated = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
-    return pl.concat([faulty, repeated]).sort(ROW_OF_INPUT)
-
-
-def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Say of each hash whether it occurs more than once."""
-    ordered = np.sort(hashes)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return np.isin(hashes, twice)
+    reasons = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
+    return pl.concat([faulty, reasons]).sort(ROW_OF_INPUT)
 
 
 def _quarantine(numbered: pl.LazyFrame, own: list[str], bad: pl.DataFrame, findings: Findings) -> dict[str, str]:

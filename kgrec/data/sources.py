@@ -83,12 +83,21 @@ class Table:
         return {name: dtype for name, dtype in self.frame.collect_schema().items() if name not in RESERVED}
 
 
+_DAMAGE: Final = (
+    pl.exceptions.ComputeError,
+    pl.exceptions.NoDataError,
+    pl.exceptions.DuplicateError,
+    pl.exceptions.PanicException,  # what polars does about Parquet whose parts do not fit each other
+    OSError,
+)
+
+
 @contextmanager
 def reading(name: str) -> Iterator[None]:
     """Turn what polars says about damage found while rows are read into an InputError about the source `name`."""
     try:
         yield
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError, pl.exceptions.DuplicateError, OSError) as error:
+    except _DAMAGE as error:
         remedy = "the source is damaged past its beginning: copy or write it again"
         said = str(error).splitlines()[0][:200]
         raise InputError(Problem(name, "the rows cannot be read", remedy, 1, said)) from None
@@ -212,7 +221,7 @@ def _scan(file: Path, name: str, scratch: Path) -> pl.LazyFrame:
             file, glob=False, hive_partitioning=False, row_index_name=LINE_OF_ROW, row_index_offset=1
         )
         frame.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         remedy = "copy or write the file again; it is cut off or no Parquet file"
         said = str(error).splitlines()[0][:200]
         raise InputError(Problem(name, "the Parquet file cannot be read", remedy, 1, said)) from None

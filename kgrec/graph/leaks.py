@@ -6,7 +6,7 @@ Matrices are items x users, 1 where the user had the item.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,12 +19,15 @@ from kgrec.graph.names import relation_words
 _SAMPLE: Final = 2_000
 _FEWEST: Final = 20
 _ALL_BUT: Final = 0.98  # share of fresh pairs that came together later, from which on they were made of it
+_CELLS: Final = 20_000_000  # of a matrix, gathered at once
 _LARGEST_NODE: Final = 10  # items of a node that may be a basket or a session; a genre has more, and is taste
 _TELLTALE: Final = (
     "also bought", "also viewed", "also buy", "also view", "also purchased", "bought together", "viewed together",
     "bought after viewing", "buy after viewing", "co click", "co view", "co purchase", "coview", "copurchase",
     "coclick", "similar users", "people also",
 )  # fmt: skip
+_Pairs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+_NO_PAIRS: Final[_Pairs] = np.zeros((0, 2), np.int64)
 
 
 class LeaksConfig(BaseModel):
@@ -77,43 +80,76 @@ def find_leaks(
     history = _incidence(events, num_items)
     past = _incidence(events.filter(pl.col(PART) == TRAIN), num_items)
     popularity = np.asarray(history.sum(axis=1)).ravel()
-    found = []
-    for (row,), rows in triples.sort(RELATION_ROW, maintain_order=True).group_by([RELATION_ROW], maintain_order=True):
-        if rows[KNOWN_AT].null_count() == 0:
-            continue
-        relation = int(row)
-        words = f" {relation_words(relations[relation])} "
-        disguised = _users_in_disguise(rows, history, num_items, generator)
-        if disguised is not None:
-            found.append(Suspect(relation, disguised, None))
-            continue
-        telltale = next((sign for sign in _TELLTALE if f" {sign}" in words), None)
-        pairs = _tied_pairs(rows, num_items, generator)
-        pairs = pairs[(popularity[pairs] > 0).all(axis=1)]
-        value = None
-        if len(pairs) >= _FEWEST:
-            controls = _controls(pairs, popularity, generator)
-            value = _chance(_cosine(history, pairs), _cosine(history, controls))
-            ahead = _looks_ahead(history, past, pairs, controls)
-            if ahead is not None:
-                found.append(Suspect(relation, ahead, value))
-                continue
-            if value >= likeness and telltale is None:
-                why = f"its pairs share more users than others in {value:.1%} of cases"
-                found.append(Suspect(relation, why, value, certain=_ties_items_alone(rows, num_items)))
-                continue
-        if telltale is not None:
-            found.append(Suspect(relation, f'its name says "{telltale}"', value))
-    return found
+    seen = [
+        _look(int(row), rows, relations[int(row)], history, popularity, generator)
+        for (row,), rows in triples.sort(RELATION_ROW, maintain_order=True).group_by(
+            [RELATION_ROW], maintain_order=True
+        )
+        if rows[KNOWN_AT].null_count()
+    ]
+    pairs = np.concatenate([_NO_PAIRS, *(pairs for one in seen for pairs in (one.pairs, one.controls))])
+    ends = np.cumsum([len(pairs) for one in seen for pairs in (one.pairs, one.controls)])[:-1]
+    now, then = (np.split(_together(matrix, pairs), ends) for matrix in (history, past))
+    found = [
+        _suspicion(one, now[at : at + 2], then[at : at + 2], popularity, likeness)
+        for one, at in zip(seen, range(0, 2 * len(seen), 2), strict=True)
+    ]
+    return [one for one in found if one is not None]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was drawn of a relation: pairs of items that it ties, and as many controls; none where too few are tied."""
+
+    relation: int
+    disguised: str | None
+    telltale: str | None
+    ties_items_alone: bool
+    pairs: _Pairs
+    controls: _Pairs
+
+
+def _look(
+    relation: int, rows: pl.DataFrame, name: str, history: csr_array, popularity: np.ndarray[Any, Any],
+    generator: np.random.Generator,
+) -> _Seen:  # fmt: skip
+    num_items = len(popularity)
+    words = f" {relation_words(name)} "
+    telltale = next((sign for sign in _TELLTALE if f" {sign}" in words), None)
+    ends = rows.select(HEAD_ROW, TAIL_ROW).to_numpy().astype(np.int64)
+    nodes = _Nodes.of(ends, num_items)
+    disguised, pairs, controls = _users_in_disguise(nodes, history, generator), _NO_PAIRS, _NO_PAIRS
+    if disguised is None:
+        drawn = _tied_pairs(ends, nodes, num_items, generator)
+        drawn = drawn[(popularity[drawn] > 0).all(axis=1)]
+        if len(drawn) >= _FEWEST:
+            pairs, controls = drawn, _controls(drawn, popularity, generator)
+    return _Seen(relation, disguised, telltale, bool((ends < num_items).all()), pairs, controls)
+
+
+def _suspicion(
+    one: _Seen, now: list[np.ndarray[Any, Any]], then: list[np.ndarray[Any, Any]], popularity: np.ndarray[Any, Any],
+    likeness: float,
+) -> Suspect | None:  # fmt: skip
+    """Judge a relation. now, then: the users who had both of each pair and of each control, in the log and in train."""
+    if one.disguised is not None:
+        return Suspect(one.relation, one.disguised, None)
+    value = None
+    if len(one.pairs):
+        tied, others = _cosine(now[0], one.pairs, popularity), _cosine(now[1], one.controls, popularity)
+        value = _chance(tied, others)
+        ahead = _looks_ahead(now, then)
+        if ahead is not None:
+            return Suspect(one.relation, ahead, value)
+        if value >= likeness and one.telltale is None:
+            why = f"its pairs share more users than others in {value:.1%} of cases"
+            return Suspect(one.relation, why, value, certain=one.ties_items_alone)
+    return Suspect(one.relation, f'its name says "{one.telltale}"', value) if one.telltale is not None else None
 
 
 def leak_facts(suspects: list[Suspect], relations: list[str]) -> dict[str, Any]:
     """Return what was found, for people."""
     return {"relations_that_restate_the_log": {relations[one.relation_row]: one.why for one in suspects}}
-
-
-def _ties_items_alone(rows: pl.DataFrame, num_items: int) -> bool:
-    return bool(rows.select(((pl.col(HEAD_ROW) < num_items) & (pl.col(TAIL_ROW) < num_items)).all()).item())
 
 
 def _incidence(events: pl.DataFrame, num_items: int) -> csr_array:
@@ -124,50 +160,57 @@ def _incidence(events: pl.DataFrame, num_items: int) -> csr_array:
     return matrix
 
 
-def _tied_pairs(
-    rows: pl.DataFrame, num_items: int, generator: np.random.Generator
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+@dataclass(frozen=True)
+class _Nodes:
+    """The nodes that a relation ties to items: node g has the items `items[starts[g] : starts[g] + counts[g]]`."""
+
+    items: np.ndarray[Any, np.dtype[np.int64]]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+
+    @classmethod
+    def of(cls, ends: _Pairs, num_items: int) -> _Nodes:
+        """Group the triples with one end among the items by their other end, in order of both."""
+        mixed = ends[(ends < num_items).sum(axis=1) == 1]
+        items, nodes = mixed.min(axis=1), mixed.max(axis=1)
+        order = np.argsort(nodes, kind="stable")
+        _, starts, counts = np.unique(nodes[order], return_index=True, return_counts=True)
+        return cls(items[order], starts, counts)
+
+    def only(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> _Nodes:
+        """Return some of the nodes, in their order."""
+        counts = self.counts[chosen]
+        return _Nodes(self.items[np.repeat(chosen, self.counts)], np.cumsum(counts) - counts, counts)
+
+
+def _tied_pairs(ends: _Pairs, nodes: _Nodes, num_items: int, generator: np.random.Generator) -> _Pairs:
     """Up to `_SAMPLE` pairs of two items that the relation ties, directly or by a node that at most ten items share."""
-    ends = rows.select(HEAD_ROW, TAIL_ROW).to_numpy().astype(np.int64)
     both = (ends < num_items).all(axis=1)
-    direct = ends[both & (ends[:, 0] != ends[:, 1])]
+    direct: _Pairs = ends[both & (ends[:, 0] != ends[:, 1])]
     direct = direct[generator.permutation(len(direct))[:_SAMPLE]]
-    mixed = ends[(ends < num_items).sum(axis=1) == 1]
-    items, nodes = mixed.min(axis=1), mixed.max(axis=1)
-    _, group, size = np.unique(nodes, return_inverse=True, return_counts=True)
-    small = size[group] <= _LARGEST_NODE
-    items, nodes = items[small], nodes[small]
-    order = np.argsort(nodes, kind="stable")
-    items, nodes = items[order], nodes[order]
-    starts, counts = np.unique(nodes, return_index=True, return_counts=True)[1:]
-    group = np.repeat(np.arange(len(starts)), counts)
-    picked = generator.permutation(len(items))[: 2 * _SAMPLE]
+    small = nodes.only(nodes.counts <= _LARGEST_NODE)
+    group = np.repeat(np.arange(len(small.counts)), small.counts)
+    picked = generator.permutation(len(small.items))[: 2 * _SAMPLE]
     if not len(picked):
-        alone: np.ndarray[Any, np.dtype[np.int64]] = direct
-        return alone
-    other = starts[group[picked]] + (generator.random(len(picked)) * counts[group[picked]]).astype(np.int64)
-    tied = np.stack([items[picked], items[other]], axis=1)
+        return direct
+    room = small.counts[group[picked]]
+    other = small.starts[group[picked]] + (generator.random(len(picked)) * room).astype(np.int64)
+    tied = np.stack([small.items[picked], small.items[other]], axis=1)
     tied = tied[tied[:, 0] != tied[:, 1]][:_SAMPLE]
-    both_ways: np.ndarray[Any, np.dtype[np.int64]] = np.concatenate([direct, tied])[:_SAMPLE]
+    both_ways: _Pairs = np.concatenate([direct, tied])[:_SAMPLE]
     return both_ways
 
 
-def _users_in_disguise(
-    rows: pl.DataFrame, history: csr_array, num_items: int, generator: np.random.Generator
-) -> str | None:
-    ends = rows.select(HEAD_ROW, TAIL_ROW).to_numpy().astype(np.int64)
-    mixed = ends[(ends < num_items).sum(axis=1) == 1]
-    nodes, group, counts = np.unique(mixed.max(axis=1), return_inverse=True, return_counts=True)
-    large = np.flatnonzero(counts >= 5)
+def _users_in_disguise(nodes: _Nodes, history: csr_array, generator: np.random.Generator) -> str | None:
+    large = np.flatnonzero(nodes.counts >= 5)
     if len(large) < 5:
         return None
-    picked = np.zeros(len(nodes), bool)
+    picked = np.zeros(len(nodes.counts), bool)
     picked[large[generator.permutation(len(large))[:200]]] = True
-    kept = picked[group]
-    place = (np.cumsum(picked) - 1)[group[kept]]
-    items = csr_array(
-        (np.ones(len(place), np.float32), (place, mixed[kept].min(axis=1))), (int(picked.sum()), num_items)
-    )
+    few = nodes.only(picked)
+    place = np.repeat(np.arange(len(few.counts)), few.counts)
+    shape = (len(few.counts), history.shape[0])
+    items = csr_array((np.ones(len(place), np.float32), (place, few.items)), shape)
     items.data[:] = 1.0
     shared = (items @ history).tocoo()
     of_node, of_user = np.asarray(items.sum(axis=1)).ravel(), np.asarray(history.sum(axis=0)).ravel()
@@ -179,8 +222,8 @@ def _users_in_disguise(
 
 
 def _controls(
-    pairs: np.ndarray[Any, np.dtype[np.int64]], popularity: np.ndarray[Any, Any], generator: np.random.Generator
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+    pairs: _Pairs, popularity: np.ndarray[Any, Any], generator: np.random.Generator
+) -> _Pairs:  # fmt: skip
     """The same first items with another second one of about the same popularity, drawn among its neighbours in rank."""
     known = np.flatnonzero(popularity > 0)
     ranked = known[np.argsort(popularity[known], kind="stable")]
@@ -189,18 +232,24 @@ def _controls(
     reach = max(5, len(ranked) // 50)
     step = generator.integers(1, reach + 1, len(pairs)) * generator.choice([-1, 1], len(pairs))
     other = ranked[np.abs(place[pairs[:, 1]] + step) % len(ranked)]
-    drawn: np.ndarray[Any, np.dtype[np.int64]] = np.stack([pairs[:, 0], other], axis=1)
+    drawn: _Pairs = np.stack([pairs[:, 0], other], axis=1)
     return drawn
 
 
-def _together(matrix: csr_array, pairs: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
-    shared: np.ndarray[Any, Any] = np.asarray(matrix[pairs[:, 0]].multiply(matrix[pairs[:, 1]]).sum(axis=1)).ravel()
-    return shared
+def _together(matrix: csr_array, pairs: _Pairs) -> np.ndarray[Any, Any]:
+    """How many users had both items of each pair."""
+    found = np.zeros(len(pairs), matrix.dtype)
+    cells = np.cumsum(np.diff(matrix.indptr)[pairs[:, 0]])
+    for rows in np.split(np.arange(len(pairs)), np.searchsorted(cells, np.arange(_CELLS, cells[-1:].sum(), _CELLS))):
+        one, other = (matrix[pairs[rows, end]] for end in (0, 1))
+        found[rows] = np.asarray(one.multiply(other).sum(axis=1)).ravel()
+    return found
 
 
-def _cosine(history: csr_array, pairs: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
-    size = np.asarray(history.sum(axis=1)).ravel()
-    cosine: np.ndarray[Any, Any] = _together(history, pairs) / np.sqrt(np.maximum(size[pairs].prod(axis=1), 1.0))
+def _cosine(
+    together: np.ndarray[Any, Any], pairs: _Pairs, popularity: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:  # fmt: skip
+    cosine: np.ndarray[Any, Any] = together / np.sqrt(np.maximum(popularity[pairs].prod(axis=1), 1.0))
     return cosine
 
 
@@ -212,13 +261,11 @@ def _chance(tied: np.ndarray[Any, Any], control: np.ndarray[Any, Any]) -> float:
     return float((below + upto).mean() / (2 * len(control)))
 
 
-def _looks_ahead(
-    history: csr_array, past: csr_array, pairs: np.ndarray[Any, np.dtype[np.int64]], controls: np.ndarray[Any, Any]
-) -> str | None:
-    fresh, plain = pairs[_together(past, pairs) == 0], controls[_together(past, controls) == 0]
+def _looks_ahead(now: list[np.ndarray[Any, Any]], then: list[np.ndarray[Any, Any]]) -> str | None:
+    fresh, plain = now[0][then[0] == 0], now[1][then[1] == 0]
     if len(fresh) < _FEWEST or len(plain) < _FEWEST:
         return None
-    later, usual = float((_together(history, fresh) > 0).mean()), float((_together(history, plain) > 0).mean())
+    later, usual = float((fresh > 0).mean()), float((plain > 0).mean())
     if later < _ALL_BUT or 1 - later > (1 - usual) / 5:
         return None
     return f"of its pairs that nobody had both of in train, {later:.0%} were had together later (others: {usual:.0%})"

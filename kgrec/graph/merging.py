@@ -100,7 +100,7 @@ def once(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
 
     A triple that one row says was always known (`known_at` null) was always known.
     """
-    if frame.select(pl.struct(key).hash(seed=0).n_unique()).item() == frame.height:
+    if repeated(frame.select(pl.struct(key).hash(seed=0)).to_series()).is_empty():
         return frame  # all hashes differ, so all keys do: the usual case, at a fraction of the cost
     distinct = frame.unique(list(key), keep="first", maintain_order=True)
     differ = (pl.col(WEIGHT) != 1).any() | pl.col(KNOWN_AT).is_not_null().any()
@@ -110,6 +110,16 @@ def once(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     merged = frame.group_by(list(key)).agg(pl.col(WEIGHT).max(), since.alias(KNOWN_AT))
     whole = distinct.drop(WEIGHT, KNOWN_AT).join(merged, on=list(key), how="left", maintain_order="left")
     return whole.select(frame.columns)
+
+
+def repeated(numbers: pl.Series) -> pl.Series:
+    """Return the whole numbers that occur more than once, ascending; none may be null.
+
+    >>> repeated(pl.Series([3, 1, 3, 2, 1])).to_list()
+    [1, 3]
+    """
+    ordered = np.sort(numbers.to_numpy())
+    return pl.Series(numbers.name, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]), dtype=numbers.dtype)
 
 
 def settle_conflicts(
@@ -129,8 +139,8 @@ def settle_conflicts(
     else:
         ranked = several if keep == "first" else several.sort([WEIGHT, "at"], descending=[True, False])
         stays = ranked.with_columns(pl.struct(key).is_first_distinct().alias("kept")).sort("at")
-    gone = stays.filter(~pl.col("kept"))
-    settled = numbered.join(gone.select("at"), on="at", how="anti", maintain_order="left").drop("at")
+    gone = stays.filter(~pl.col("kept"))["at"]
+    settled = triples if gone.is_empty() else numbered.filter(~pl.col("at").is_in(gone.implode())).drop("at")
     return settled, stays.select(HEAD, RELATION, TAIL, SOURCE, WEIGHT, "kept")
 
 

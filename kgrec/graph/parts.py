@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from kgrec.columns import HEAD_ROW, KNOWN_AT, PART, PART_TYPE, SOURCE, TAIL_ROW, TEST, TRAIN, VALIDATION
+from kgrec.graph.merging import repeated
 
 _PAIR: Final = "pair"
 
@@ -51,18 +52,22 @@ def assign_triples(
 
 
 def _hold_out(rows: pl.DataFrame, shares: tuple[float, float], generator: np.random.Generator) -> pl.DataFrame:
-    pair = rows.select(_pair().alias(_PAIR))
-    pairs = pair.unique(maintain_order=True)
-    draw = pl.Series("draw", generator.random(pairs.height))
+    """Draw once a pair, in the order in which pairs first appear."""
+    pair = rows.select(_pair().alias(_PAIR)).to_series()
+    again = pair.is_in(repeated(pair).implode())
+    first = ~again
+    first[again.arg_true()] = pair.filter(again).is_first_distinct()
+    draw = np.empty(rows.height)
+    draw[first.to_numpy()] = generator.random(int(first.sum()))
+    of_pair = pl.DataFrame({_PAIR: pair.filter(again), "draw": draw[again.to_numpy()]})
+    draw[again.to_numpy()] = of_pair.select(pl.col("draw").first().over(_PAIR)).to_series()
     validation, test = shares
     part = (
         pl.when(pl.col("draw") < test).then(pl.lit(TEST))
         .when(pl.col("draw") < test + validation).then(pl.lit(VALIDATION))
         .otherwise(pl.lit(TRAIN)).cast(PART_TYPE).alias(PART)
     )  # fmt: skip
-    held = pairs.with_columns(draw).filter(pl.col("draw") < test + validation).select(_PAIR, part)
-    found = pair.join(held, on=_PAIR, how="left", maintain_order="left")[PART]
-    return rows.with_columns(found.fill_null(TRAIN))
+    return rows.with_columns(pl.DataFrame({"draw": draw}).select(part).to_series())
 
 
 def _pair() -> pl.Expr:
@@ -91,4 +96,5 @@ def pairs_across_parts(triples: pl.DataFrame) -> int:
     """
     pairs = triples.select(_pair().alias(_PAIR), PART)
     held = pairs.filter(pl.col(PART) != TRAIN)
-    return held.join(pairs.filter(pl.col(PART) == TRAIN), on=_PAIR, how="semi").height
+    trained = pairs.filter(pl.col(PART) == TRAIN).join(held, on=_PAIR, how="semi")  # the few, not the many, are hashed
+    return held.join(trained, on=_PAIR, how="semi").height

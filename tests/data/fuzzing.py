@@ -155,26 +155,35 @@ ROWS: dict[str, Callable[[bytes, dict[str, Any]], int]] = {
 }
 
 
+def drawn(number: int, seed: int) -> tuple[str, bytes]:
+    """Return the kind and the bytes of one mutated document; all kinds come in turn."""
+    kind = KINDS[number % len(KINDS)]
+    draw = random.Random(f"{seed} {number}")
+    text = document(kind.removesuffix(".gz"), draw)
+    if kind.endswith(".gz") and draw.random() < 0.5:
+        return kind, gzip.compress(mutated(text, draw), mtime=0)
+    return kind, mutated(gzip.compress(text, mtime=0) if kind.endswith(".gz") else text, draw)
+
+
 def fuzz(
     folder: Path, documents: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> dict[str, Counter[str]]:
-    """Ingest so many mutated documents, all kinds in turn; return what became of each kind.
+    """Ingest so many mutated documents; return what became of each kind.
 
-    What fails is left in the folder, and its seed and number are in the error.
+    What fails is raised at the end, all of it, each with its number.
     """
     found = {kind: Counter[str]() for kind in KINDS}
+    failed: list[BaseException] = []
     for number in range(documents):
-        kind = KINDS[number % len(KINDS)]
-        draw = random.Random(f"{seed} {number}")
-        text = document(kind.removesuffix(".gz"), draw)
-        if kind.endswith(".gz") and draw.random() < 0.5:
-            data = gzip.compress(mutated(text, draw), mtime=0)
-        else:
-            data = mutated(gzip.compress(text, mtime=0) if kind.endswith(".gz") else text, draw)
+        kind, data = drawn(number, seed)
         try:
             found[kind][ingested(folder, f"a.{kind}", data)] += 1
-        except BaseException as error:  # also what a library throws in panic
-            error.add_note(f"document {number} of seed {seed}, in {folder}")
+        except KeyboardInterrupt:
             raise
+        except BaseException as error:  # also what a library throws in panic
+            error.add_note(f"document {number} of seed {seed}")
+            failed.append(error)
         progress(number + 1)
+    if failed:
+        raise BaseExceptionGroup("documents neither read nor refused", failed)
     return found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kgrec.data import snapshots
-from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, TableSource, digest_of, materialise
+from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, TableSource, digest_of, materialise, reading
 from kgrec.errors import InputError
 
 
@@ -253,3 +253,8 @@ def test_any_quotes_are_read_as_pythons_parser_does_or_refused_with_a_line(tmp_p
         return
     found = read(tmp_path, "a.csv").frame.collect()
     assert found.select(pl.col("u", "i").fill_null("")).rows() == [tuple(record) for record in records]
+
+
+def test_a_panic_of_the_parser_is_damage_in_the_source() -> None:
+    with pytest.raises(InputError, match=r"a\.parquet: the rows cannot be read .*\n.*left: 0"), reading("a.parquet"):
+        raise pl.exceptions.PanicException("left: 0")
