@@ -64,6 +64,19 @@ def test_it_serves_drains_on_sigterm_and_ends_with_0(place):
         assert "Traceback" not in process.stderr.read()
 
 
+def test_who_sends_a_body_far_too_big_reads_a_413_and_no_reset(place):
+    body = b" " * 12_000_000  # more than the buffers between two sockets hold
+    head = f"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
+    with service(place) as (_, address):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as caller:
+                caller.sendall(head + b"Content-Type: application/json\r\n\r\n" + body)
+                caller.settimeout(20)
+                answer = b"".join(iter(lambda: caller.recv(65536), b""))
+            assert answer.startswith(b"HTTP/1.1 413")
+            assert b'"error": "too_big"' in answer
+
+
 def test_the_page_shows_a_list_reasons_and_a_picture_in_a_browser(place, tmp_path):
     if CHROMIUM is None:
         pytest.skip("NOT TESTED IN A BROWSER: chromium is not installed")

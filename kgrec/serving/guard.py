@@ -12,6 +12,8 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from kgrec.serving.limits import RateLimit, ServiceConfig
@@ -26,6 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SERVED: Final = "kgrec.served"
 OPEN: Final = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
+TOO_BIG: Final = "too_big"
 INTERNAL: Final = "something went wrong here; the log of the service says what"
 NO_TOKEN: Final = {"www-authenticate": 'Bearer realm="kgrec"'}
 _ALIVE: Final = frozenset({"/healthz", "/readyz"})
@@ -39,6 +42,7 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 _SHUT: Final = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_DROPPED_BYTES: Final = 64 << 20
 logger = logging.getLogger(__name__)
 
 
@@ -90,7 +94,7 @@ class Guard:
             async with asyncio.timeout(self._config.answer_seconds):
                 await self._app(scope, _replay(body, receive), answer.send)
         except RefusedError as refused:
-            await answer.refuse(refused)
+            await answer.refuse(refused, partial(self._drop, receive) if refused.error == TOO_BIG else None)
         except TimeoutError:
             await answer.refuse(RefusedError(503, "timeout", "the answer took too long", {"retry-after": "1"}))
         except Exception:
@@ -130,7 +134,7 @@ class Guard:
         if scope["method"] != "POST":
             return b""
         headers, limit = dict(scope["headers"]), self._config.max_body_bytes
-        too_big = RefusedError(413, "too_big", f"a body may have {limit:,} bytes", {"connection": "close"})
+        too_big = RefusedError(413, TOO_BIG, f"a body may have {limit:,} bytes", {"connection": "close"})
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:20]) > limit:
             raise too_big
@@ -152,6 +156,20 @@ class Guard:
                         return b"".join(parts)
         except TimeoutError:
             raise RefusedError(408, "too_slow", "the body took too long", {"connection": "close"}) from None
+
+    async def _drop(self, receive: Receive) -> None:
+        """Read what is still sent of a refused body and forget it, up to a bound of bytes and seconds.
+
+        A connection that is closed while its caller sends is reset, and the caller never reads why.
+        """
+        left = _DROPPED_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._config.body_seconds):
+                while left > 0:
+                    message = await receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    left -= len(message.get("body", b""))
 
 
 class _Answer:
@@ -175,8 +193,11 @@ class _Answer:
             self._whole = True
         await self._send(message)
 
-    async def refuse(self, refused: RefusedError) -> None:
-        """Send a refusal, unless an answer was sent already; one that is half sent is cut off."""
+    async def refuse(self, refused: RefusedError, rest: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Send a refusal, unless an answer was sent already; one that is half sent is cut off.
+
+        rest: what is waited for between the last byte of the refusal and its end.
+        """
         if self._whole:
             return
         if self._started:
@@ -186,6 +207,10 @@ class _Answer:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.encode(), value.encode()) for name, value in refused.headers.items()]
         await self.send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        if rest is not None:
+            await self.send({"type": "http.response.body", "body": body, "more_body": True})
+            await rest()
+            body = b""
         await self.send({"type": "http.response.body", "body": body})
 
 

@@ -166,6 +166,19 @@ def test_a_body_that_never_ends_is_408_and_one_that_breaks_off_400(place):
     assert exchange(app, [dict(part), {"type": "http.request", "body": b':"ann"}'}], pause=5) == 200
 
 
+def test_what_is_still_sent_of_a_body_too_big_is_dropped_up_to_a_bound(place):
+    live = LiveVersion(place)
+    live.look()
+    app = create_app(live, ServiceConfig(body_seconds=0.05), lambda: None)
+    part = {"type": "http.request", "body": bytes(4 << 20), "more_body": True}
+    ending = [dict(part) for _ in range(3)]
+    assert exchange(app, ending, pause=5) == 413
+    assert ending == [], "a body that ends soon is read to its end, so that its caller reads the answer"
+    endless = [dict(part) for _ in range(50)]
+    assert exchange(app, endless, pause=5) == 413
+    assert len(endless) == 50 - 1 - 16
+
+
 def test_more_requests_at_once_than_allowed_are_503(place, monkeypatch):
     started = []
     monkeypatch.setattr(Answerer, "explain", lambda *_: (started.append(1), time.sleep(0.3), {"version": "1"})[2])
