@@ -6,13 +6,13 @@ Axes: D trained dimensions, W = D + 1 served dimensions, H items of a history.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-import torch
 
-from kgrec.model.network import placed_users
 from kgrec.serving.index import Floats, Rows
+
+_LEAST: Final = 1e-12
 
 
 class Placing:
@@ -26,18 +26,17 @@ class Placing:
         self.trained_U = trained_U.astype(bool)
 
     def vector(self, row: int | None, history_H: Rows) -> Floats | None:
-        """Return a user's vector, (W,), from the own row where it was trained and the history; None for neither."""
+        """Return a user's vector, (W,), from the own row where it was trained and the history; None for neither.
+
+        As `kgrec.model.network.placed_users` places many at once.
+        """
         trained = row is not None and bool(self.trained_U[row])
         if trained and self._own_UD is None:
             return self._table_UW[row]
-        own_D = self._own_UD[row] if trained and self._own_UD is not None else np.zeros(self._fold_ID.shape[1])
-        sum_D = self._fold_ID[history_H].sum(axis=0)
-        placed_1D = placed_users(
-            torch.as_tensor(own_D, dtype=torch.float32)[None],
-            torch.from_numpy(sum_D)[None],
-            torch.tensor([len(history_H)]),
-        )
-        vector_D: Floats = placed_1D[0].numpy()
+        vector_D = self._fold_ID[history_H].sum(axis=0) / np.float32(max(1, len(history_H)) ** 0.5)
+        if trained and self._own_UD is not None:
+            vector_D += self._own_UD[row]
         if not vector_D.any():
             return None
+        vector_D /= max(float(np.linalg.norm(vector_D)), _LEAST)
         return np.append(vector_D, np.float32(1.0)) if self._constant else vector_D

@@ -18,11 +18,11 @@ from kgrec.serving.search import best_items
 ITEMS = 15
 
 
-def world(seed: int, weights: BlockWeights) -> Neighbours:
+def world(seed: int, weights: BlockWeights, density: float = 0.3) -> Neighbours:
     numbers = np.random.default_rng(seed)
     matrices = {}
     for name in ("linear", "kernel"):
-        dense = numbers.normal(size=(ITEMS, ITEMS)) * (numbers.random((ITEMS, ITEMS)) < 0.3)
+        dense = numbers.normal(size=(ITEMS, ITEMS)) * (numbers.random((ITEMS, ITEMS)) < density)
         matrices[name] = scipy.sparse.csr_array(dense.astype(np.float32))
     return Neighbours(matrices, weights, ITEMS)
 
@@ -43,10 +43,17 @@ def test_scores_are_each_parts_unit_scores_times_its_weight() -> None:
     history = Pairs.of([0, 0, 2], [3, 7, 1], 3, ITEMS)
     expected = np.stack([slow_scores(near, [3, 7]), np.zeros(ITEMS), slow_scores(near, [1])])
     np.testing.assert_allclose(near.scores(history).toarray(), expected, atol=1e-6)
-    rows, found = near.reached(np.array([7, 3]))
-    np.testing.assert_allclose(found, expected[0][rows], atol=1e-6)
-    assert set(np.flatnonzero(expected[0])) <= set(rows.tolist())
+    np.testing.assert_allclose(near.of_one(np.array([7, 3, 7])), expected[0], atol=1e-6)
+    assert not near.of_one(np.array([], dtype=np.int64)).any()
     assert sum(near.parts(np.array([3, 7]), 3).values()) == pytest.approx(expected[0][3], abs=1e-6)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.9])
+def test_one_history_scores_as_among_many_however_full_the_rows_are(density: float) -> None:
+    near = world(3, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25), density)
+    for history in ([], [4], [0, 3, 9, 14]):
+        many = near.scores(Pairs.of([0] * len(history), history, 1, ITEMS)).toarray()[0]
+        np.testing.assert_allclose(near.of_one(np.array(history, dtype=np.int64)), many, atol=1e-6)
 
 
 def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() -> None:
@@ -63,6 +70,7 @@ def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() 
 @given(
     seed=st.integers(0, 10_000), history=st.lists(st.integers(0, ITEMS - 1), max_size=6, unique=True),
     weights=st.tuples(*[st.sampled_from([0.0, 0.5, 2.0])] * 3), k=st.integers(1, 8), seen=st.booleans(),
+    density=st.sampled_from([0.02, 0.3, 0.9]),
 )  # fmt: skip
 def test_the_best_are_those_of_the_whole_catalogue(
     tmp_path_factory: pytest.TempPathFactory,
@@ -71,8 +79,9 @@ def test_the_best_are_those_of_the_whole_catalogue(
     weights: tuple[float, ...],
     k: int,
     seen: bool,
+    density: float,
 ) -> None:
-    near = world(seed, BlockWeights(linear=weights[0], kernel=weights[1], repeat=weights[2]))
+    near = world(seed, BlockWeights(linear=weights[0], kernel=weights[1], repeat=weights[2]), density)
     numbers = np.random.default_rng(seed + 1)
     items = numbers.integers(-2, 3, size=(ITEMS, 4)).astype(np.float32)  # small whole numbers: ties are common
     query = numbers.integers(-2, 3, size=4).astype(np.float32)
