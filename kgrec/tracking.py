@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.utils import requirements_utils
 
 from kgrec.errors import KgrecError
 from kgrec.workspace import Workspace, person
@@ -37,6 +39,7 @@ VERSION_TAG: Final = "kgrec.version"
 ALIAS: Final = "promoted"
 _PARAM_LENGTH: Final = 500
 _BATCH: Final = 900
+_MAP: Final = "_MODULES_TO_PACKAGES"
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +117,7 @@ class Tracking:
             mlflow.set_tracking_uri(self.uri)
             mlflow.set_registry_uri(self.uri)
             mlflow.set_experiment(experiment_id=self._client.get_run(run_id).info.experiment_id)
-            with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            with mlflow.start_run(run_id=run_id), warnings.catch_warnings(), _packages_unread():
                 warnings.simplefilter("ignore", UserWarning)  # it asks for an example; the signature says all
                 logged = mlflow.pyfunc.log_model(
                     name="model",
@@ -174,6 +177,20 @@ class Tracking:
             logger.debug("no registered model %s: %s", name, error)
             return None
         return str(found[0].version) if found else None
+
+
+@contextmanager
+def _packages_unread() -> Iterator[None]:
+    """Keep MLflow from reading the file lists of all installed packages (seconds) to judge requirements that are given.
+
+    It maps modules to packages once a process and looks only whether it has; where it keeps that otherwise, it reads.
+    """
+    known = getattr(requirements_utils, _MAP, None)
+    setattr(requirements_utils, _MAP, known or {"mlflow": ["mlflow"], "kgrec": ["kgrec"]})
+    try:
+        yield
+    finally:
+        setattr(requirements_utils, _MAP, known)
 
 
 def _make_database(path: Path) -> None:

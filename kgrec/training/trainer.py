@@ -22,7 +22,7 @@ from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from kgrec.training.link_task import LINK
-from kgrec.training.optimiser import load_optimiser, make_optimiser, optimiser_tensors
+from kgrec.training.optimiser import load_optimiser, make_optimiser, optimiser_tensors, take_step
 from kgrec.training.phases import PhasesConfig, phase_at, plan
 from kgrec.training.relations import look, loss_correlations
 from kgrec.training.reproducible import reproducible
@@ -201,7 +201,7 @@ def _one_epoch(
                 world.sum_gradients(network.parameters())
             if config.covariance_weight and network.towers is not None:
                 (config.covariance_weight * covariance_penalty(network.towers.head_weights())).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            take_step(optimiser)
             balancer.observe(step)
             for name, loss in step.losses.items():
                 series.setdefault(f"loss/{name}", []).append(loss.item())
