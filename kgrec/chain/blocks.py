@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +16,9 @@ from torch import Tensor
 from kgrec import columns as c
 from kgrec.chain.questions import Judge, exported_vectors
 from kgrec.chain.tuning import Teacher
+from kgrec.chain.weighing import chosen_weights, spread_of
 from kgrec.config import RunConfig
-from kgrec.evaluation.baselines import climb, evenly
+from kgrec.evaluation.baselines import evenly
 from kgrec.evaluation.graph_kernel import incidence, kernel_weights, log_popularity
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
 from kgrec.evaluation.protocol import RankingQuestion
@@ -52,7 +52,8 @@ def served_vectors(
         "popularity": blocks.popularity,
         "repeat": blocks.repeat if teacher.repeats else (0.0,),
     }
-    chosen = _chosen_weights(grids, pool, k := config.evaluation.k[0])
+    k = config.evaluation.k[0]
+    chosen = chosen_weights(grids, lambda weights: pool.each_ndcg(weights, k), pool.spread())
     served = _served(trained, matrices, popularity_I, chosen)
     told = {"weights": asdict(chosen), "sources": sources, "users": len(pool.relevant_B)}
     told |= {f"validation_ndcg@{k}": pool.ndcg(chosen, k)}
@@ -88,26 +89,6 @@ def _served(
     own = {name: trained[name] for name in ("user_own_UD",) if name in trained}
     widths = {"block_widths": torch.tensor([items_ID.shape[1]])}
     return own | vectors | widths | Neighbours(matrices, weights, len(items_ID)).tensors()
-
-
-def _chosen_weights(grids: Mapping[str, tuple[float, ...]], pool: Pool, k: int) -> BlockWeights:
-    """Return the weights of the grid with the best NDCG@k on the pool, climbing from the middle and from every corner
-    where a single part, or none, is at work.
-    """
-    axes = {name: sorted(set(grid)) for name, grid in grids.items()}
-    settings = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    middle = {name: values[len(values) // 2] for name, values in axes.items()}
-    alone = {name: values[0] for name, values in axes.items()}
-    corners = [alone | {name: values[-1]} for name, values in axes.items() if len(values) > 1]
-    seen: dict[tuple[float, ...], float] = {}
-
-    def quality(setting: Mapping[str, float]) -> float:
-        key = tuple(setting.values())
-        if key not in seen:
-            seen[key] = pool.ndcg(BlockWeights(**setting), k)
-        return seen[key]
-
-    return BlockWeights(**climb(settings, quality, [alone, middle, *corners]))
 
 
 def neighbour_matrices(
@@ -174,8 +155,16 @@ class Pool:
             hits.append(true_CI.gather(1, pooled))
         self.parts_BPF, self.hit_BP = torch.cat(parts), torch.cat(hits)
 
+    def spread(self) -> dict[str, float]:
+        """Return the spread of each part's scores among a user's candidates, by the part's name."""
+        return dict(zip(("trained", *BlockWeights.names()), spread_of(self.parts_BPF).tolist(), strict=True))
+
     def ndcg(self, weights: BlockWeights, k: int) -> float:
         """Return the mean NDCG@k of the pooled candidates under these weights."""
+        return float(self.each_ndcg(weights, k).mean())
+
+    def each_ndcg(self, weights: BlockWeights, k: int) -> Tensor:
+        """Return each user's NDCG@k of the pooled candidates under these weights. (B,)"""
         factors_F = torch.cat([torch.ones(1), weights.as_tensor()])
         used_F = factors_F.nonzero().flatten()
         scores_BP = (self.parts_BPF[:, :, used_F] * factors_F[used_F]).sum(2)
@@ -183,7 +172,7 @@ class Pool:
         hits_BK = self.hit_BP.gather(1, order_BP[:, :k]) & values_BP[:, :k].isfinite()
         gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_BK.shape[1] + 2.0))
         ideal_B = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)[self.relevant_B.clamp(1, k) - 1]
-        return float(((hits_BK * gains_K).sum(1) / ideal_B).mean())
+        return (hits_BK * gains_K).sum(1) / ideal_B
 
 
 def _best_of_each_part(scores_CIF: Tensor) -> Tensor:

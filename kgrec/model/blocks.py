@@ -9,7 +9,7 @@ Shapes: I items, D trained dimensions, W = D + 1 served dimensions.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -58,6 +58,11 @@ class BlockWeights:
     kernel: float = 0.0
     popularity: float = 0.0
     repeat: float = 0.0
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the parts beside the trained one, in the order of the fields."""
+        return tuple(field.name for field in fields(cls))
 
     def as_tensor(self) -> Tensor:
         """Return the four weights in the order of the fields, float32."""

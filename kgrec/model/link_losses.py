@@ -16,11 +16,6 @@ from torch.nn import functional
 _CHUNK_SCORES: Final = 4_000_000  # as many scores as a core's cache nearly holds
 
 
-def has_fast_bfloat16() -> bool:
-    """Say whether this CPU multiplies bfloat16 matrices in hardware (AMX); elsewhere it is slower than float32."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-
-
 def one_vs_all_loss(
     query_VD: Tensor, entities_ED: Tensor, query_P: Tensor, tail_P: Tensor, *, bfloat16: bool = False
 ) -> Tensor:

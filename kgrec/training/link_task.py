@@ -18,7 +18,6 @@ from kgrec.errors import InputError, Problem
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.kg_scorers import n3_penalty, with_inverses
 from kgrec.model.link_losses import (
-    has_fast_bfloat16,
     link_softmax_loss,
     one_vs_all_loss,
     relation_loss,
@@ -26,6 +25,7 @@ from kgrec.model.link_losses import (
     self_adversarial_loss,
 )
 from kgrec.model.network import Encoded, Network
+from kgrec.model.precision import takes_bfloat16
 from kgrec.model.reasoning import compose_path
 
 LINK: Final = "link"
@@ -92,7 +92,7 @@ class LinkTask:
         if self.loss is LinkLoss.AUTO:
             all_fit = shape.num_entities <= config.full_softmax_entities
             self.loss = LinkLoss.ONE_VS_ALL if all_fit else LinkLoss.SAMPLED
-        self.bfloat16 = config.link_precision == "bfloat16" or (config.link_precision == "auto" and has_fast_bfloat16())
+        self.bfloat16 = takes_bfloat16(config.link_precision)
         self.rows = len(triples_T3)
         self.starts_V1 = torch.zeros(1, dtype=torch.int64)
         if self.loss is LinkLoss.ONE_VS_ALL:

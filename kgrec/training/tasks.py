@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -16,11 +16,9 @@ from torch import Tensor
 from kgrec.errors import InputError, Problem
 from kgrec.model.conversion import TowerLossConfig
 from kgrec.model.embeddings import Head, NetworkShape
-from kgrec.model.losses import (
-    full_softmax_loss,
-    sampled_softmax_loss,
-)
+from kgrec.model.losses import full_softmax_loss, sampled_softmax_loss
 from kgrec.model.network import Encoded, Network, NetworkConfig
+from kgrec.model.precision import takes_bfloat16
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.exposures import Exposures, TowerTask, shuffled
 from kgrec.training.link_task import LinkConfig, LinkTask
@@ -73,6 +71,10 @@ class TaskConfig(TowerLossConfig, LinkConfig):
         ge=0,
         description="retrieval: up to this many items the softmax is over all, beyond it is sampled",
     )
+    softmax_precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description='retrieval: numbers of the softmax over all items; "auto" = bfloat16 where the CPU has AMX',
+    )
     sampled_items: int = Field(default=4096, ge=1, description="retrieval: negatives a step where sampled, items >= 1")
 
 
@@ -108,6 +110,7 @@ class RetrievalTask:
         self.trainable_I = trainable_I
         self.candidate_J = trainable_I.nonzero().flatten()
         self.sampled = num_items > config.full_softmax_items
+        self.bfloat16 = takes_bfloat16(config.softmax_precision)
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield (rows of positives, sampled negatives or nothing)."""
@@ -134,7 +137,9 @@ class RetrievalTask:
         distinct_V, user_B = torch.unique(self.positives.user_P[row_B], return_inverse=True)
         users_VD, heat = encoded.users_UD.index_select(0, distinct_V), self.config.temperature
         if not self.sampled:
-            loss = full_softmax_loss(users_VD, encoded.items_ID, user_B, item_B, weight_B, heat, self.trainable_I)
+            loss = full_softmax_loss(
+                users_VD, encoded.items_ID, user_B, item_B, weight_B, heat, self.trainable_I, bfloat16=self.bfloat16
+            )
             return {RETRIEVAL: loss}
         positives_BD, drawn_MD = (encoded.items_ID.index_select(0, part) for part in (item_B, drawn_M))
         count = len(self.candidate_J)

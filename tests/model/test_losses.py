@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kgrec.model import losses
 from kgrec.model.losses import (
     click_loss,
     entire_space_loss,
@@ -35,8 +36,42 @@ def test_full_softmax_is_the_loop_over_positives_and_candidates(seed: int, posit
     chosen = candidate_I.nonzero().flatten().tolist()
     pairs = list(zip(user_P.tolist(), item_P.tolist(), strict=True))
     assert got.item() == pytest.approx(
-        softmax_oracle(users_VD, items_ID, pairs, weight_P.tolist(), 0.7, chosen), rel=1e-4
+        softmax_oracle(users_VD, items_ID, pairs, weight_P.tolist(), 0.7, chosen), rel=1e-4, abs=1e-6
     )
+
+
+def plain_softmax(users, items, user_P, item_P, weight_P, temperature, candidate_I):
+    """The loss as torch's own functions say it, with the gradient of autograd."""
+    logits_PI = (users @ items.T / temperature).masked_fill(~candidate_I, -math.inf)[user_P]
+    each_P = torch.nn.functional.cross_entropy(logits_PI, item_P, reduction="none")
+    return (each_P * weight_P).sum() / weight_P.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "bfloat16", "near"), [(0.2, False, 1e-5), (0.2, True, 0.01), (0.01, False, 1e-4)]
+)
+@pytest.mark.parametrize("chunk", [8_000_000, 40])
+def test_the_gradient_is_autograds_in_chunks_of_any_size(
+    chunk: int, temperature: float, bfloat16: bool, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_SCORES", chunk)
+    generator = torch.Generator().manual_seed(5)
+    users_VD, items_ID = (
+        torch.nn.functional.normalize(torch.randn(count, 8, generator=generator), dim=1) for count in (11, 17)
+    )
+    user_P, item_P = (torch.randint(count, (30,), generator=generator) for count in (11, 17))
+    weight_P, candidate_I = torch.rand(30, generator=generator), torch.rand(17, generator=generator) < 0.7
+    candidate_I[item_P] = True
+    gradients, values = [], []
+    for form in (full_softmax_loss, plain_softmax):
+        users, items = users_VD.clone().requires_grad_(), items_ID.clone().requires_grad_()
+        more = {"bfloat16": bfloat16} if form is full_softmax_loss else {}
+        loss = form(users, items, user_P, item_P, weight_P, temperature, candidate_I, **more)
+        (3 * loss).backward()
+        values.append(loss.item())
+        gradients.append(torch.cat([users.grad, items.grad]))
+    assert values[0] == pytest.approx(values[1], rel=near)
+    assert (gradients[0] - gradients[1]).norm() <= near * gradients[1].norm()
 
 
 def test_items_that_are_no_candidates_get_no_gradient() -> None:
