@@ -2,8 +2,8 @@
 
     python benchmarks/part_weights.py --data DIR [--only lastfm,ml-100k] [--seeds 2] [--halves 40] [--set KEY=VALUE]...
 
-The users of validation are halved at random, again and again: weights chosen on one half are judged on the other, once as
-the best of the grid, once as the chain chooses them. The test part is never looked at.
+The users of validation are halved at random, again and again: weights chosen on one half are judged on the other, once
+as the best of the grid, once as the chain chooses them. The test part is never looked at.
 """
 
 from __future__ import annotations
