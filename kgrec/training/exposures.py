@@ -17,6 +17,7 @@ from kgrec.model.imbalance import Imbalance, Weighing
 from kgrec.model.losses import click_loss
 from kgrec.model.network import Encoded, Network, run_towers
 from kgrec.model.towers import TowerOutput
+from kgrec.training.order import shuffled
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,3 @@ class TowerTask:
         every_B = torch.ones(count, dtype=torch.bool)
         clicked_B = click_B > 0 if click_B is not None else every_B
         return torch.stack([clicked_B if head == "conversion" else every_B for head in heads])
-
-
-def shuffled(rows: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield `count` near-equal parts of a random order of the rows."""
-    yield from torch.randperm(rows, generator=generator).tensor_split(count)

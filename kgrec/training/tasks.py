@@ -20,8 +20,9 @@ from kgrec.model.losses import full_softmax_loss, sampled_softmax_loss
 from kgrec.model.network import Encoded, Network, NetworkConfig
 from kgrec.model.precision import takes_bfloat16
 from kgrec.model.propagation import GraphEdges
-from kgrec.training.exposures import Exposures, TowerTask, shuffled
+from kgrec.training.exposures import Exposures, TowerTask
 from kgrec.training.link_task import LinkConfig, LinkTask
+from kgrec.training.order import shuffled_by_user
 
 RETRIEVAL: Final = "retrieval"
 
@@ -114,7 +115,7 @@ class RetrievalTask:
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield (rows of positives, sampled negatives or nothing)."""
-        for row_B in shuffled(self.rows, count, generator):
+        for row_B in shuffled_by_user(self.positives.user_P, count, generator):
             drawn_M = self.candidate_J[:0]
             if self.sampled:
                 size = (self.config.sampled_items,)
