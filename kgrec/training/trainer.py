@@ -41,6 +41,12 @@ class TrainingConfig(PhasesConfig):
 
     epochs: int = Field(default=24, ge=1, description="passes over the rows at most, >= 1")
     batch_size: int = Field(default=4096, ge=1, description="rows of each task in a step, >= 1")
+    largest_batch: int = Field(
+        default=16_384,
+        ge=1,
+        description="rows of a task in a step at most, >= 1; batches grow from batch_size up to it where epoch_steps "
+        "would not see all rows",
+    )
     epoch_steps: int = Field(
         default=40, ge=1, description="steps of an epoch at most, >= 1; of a larger log an epoch sees a random part"
     )
@@ -232,9 +238,10 @@ def _endless(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: in
 def _schedule(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int) -> Iterator[Batches]:
     """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall.
 
-    A task with more batches than `epoch_steps` gives the first of them, in an order drawn anew for each epoch.
+    A task with more batches than `epoch_steps` makes them larger, up to `largest_batch`, and gives the first of them,
+    in an order drawn anew for each epoch.
     """
-    counts = [max(1, -(-task.rows // config.batch_size)) for task in tasks]
+    counts = [_count_of_batches(task.rows, config) for task in tasks]
     steps = min(max(counts), config.epoch_steps)
     plan = []
     for task, total in zip(tasks, counts, strict=True):
@@ -244,6 +251,12 @@ def _schedule(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: i
         plan.append((task, task.batches(generator, total), due))
     for step in range(steps):
         yield [(task, next(batches)) for task, batches, due in plan if step in due]
+
+
+def _count_of_batches(rows: int, config: TrainingConfig) -> int:
+    """Return into how many batches a task's rows are cut."""
+    usual, fewest = (max(1, -(-rows // size)) for size in (config.batch_size, config.largest_batch))
+    return max(min(usual, config.epoch_steps), min(usual, fewest))
 
 
 def _look_at_validation(

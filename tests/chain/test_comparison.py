@@ -145,7 +145,7 @@ def two_tasks(folder: Path, *, agree: bool) -> dict[str, Any]:
     group = (lambda i, j: i % 4 + 4 * (j % 2)) if agree else (lambda i, j: (i // 4 + j) % 8)
     rows = [(worlds.entity_id(i), f"r{j}", f"x{group(i, j)}") for i in range(96) for j in range(3)]
     worlds.write_table(folder / "triples.csv", ("head", "relation", "tail"), rows)
-    overrides = ["training.epochs=4", "training.kg_weight=30", "model.graph_weight=0.0", "knowledge.test=0.3",
+    overrides = ["training.epochs=3", "training.kg_weight=30", "model.graph_weight=0.0", "knowledge.test=0.3",
                  "knowledge.validation=0.1", *TRAINED_ALONE]  # fmt: skip
     return kgrec.compare(
         config, folder / "workspace", arms="full,click_only,kg_only", seeds=2, overrides=overrides

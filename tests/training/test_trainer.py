@@ -211,7 +211,10 @@ def test_faults_are_told() -> None:
         TrainingConfig(task_weights={"click": -1})
 
 
-def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_other_rows() -> None:
+@pytest.mark.parametrize(("largest", "rows_seen"), [(1, 40), (10, 40), (20, 80), (1000, 100)])
+def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_other_rows(
+    largest: int, rows_seen: int
+) -> None:
     shape, data, _ = tastes()
     seen: list[list[int]] = []
 
@@ -225,7 +228,9 @@ def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_othe
             seen[-1].extend(batch[0].tolist())
             return super().losses(network, encoded, batch)
 
-    config = FAST.model_copy(update={"epochs": 2, "batch_size": 10, "epoch_steps": 4, "relations_every": 0})
-    train(make_network(shape, SMALL, data, 1), [Noting("large", 100, [-1], True)], config, 1, constant)
-    assert [len(set(rows)) for rows in seen] == [40, 40]
-    assert set(seen[0]) != set(seen[1])
+    changes = {"epochs": 2, "batch_size": 10, "epoch_steps": 4, "relations_every": 0, "largest_batch": largest}
+    task = Noting("large", 100, [-1], True)
+    train(make_network(shape, SMALL, data, 1), [task], FAST.model_copy(update=changes), 1, constant)
+    assert [len(set(rows)) for rows in seen] == [rows_seen, rows_seen]
+    assert seen[0] != seen[1]
+    assert rows_seen == 100 or set(seen[0]) != set(seen[1])
