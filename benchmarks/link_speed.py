@@ -1,6 +1,6 @@
 """Measure link prediction on FB15k-237 and print one JSON line: scored triples a second, filtered evaluation's seconds.
 
-    python benchmarks/link_speed.py --data DIR [--steps 30] [--threads 0] [--eval-triples 0]
+    python benchmarks/link_speed.py --data DIR [--steps 30] [--threads 0] [--eval-triples 0] [--pykeen PYTHON]
 
 DIR holds kg_fb15k237 with triples.parquet. Training: whole steps (batch, loss, gradients, optimiser). Sampled: 128
 dimensions, a batch of 4096 triples and 64 negatives that the batch shares, so a step scores 4096 * 65 triples.
@@ -9,12 +9,15 @@ One-vs-all: 200 dimensions, both directions, Adagrad, N3. A query with many answ
 over triples one by one would have scored for the same gradient. Evaluation: untrained, 200 dimensions, heads and tails,
 filtered, realistic ranks. `cpu` figures divide by processor seconds instead of wall seconds, for a busy machine; they
 mean something with --threads 1 alone, as a thread that waits for another may spend processor seconds on it.
+--pykeen: the interpreter of an environment with PyKEEN, which then does the same work right after ours; "times" has the
+ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,12 +125,33 @@ def evaluation(
     return {"triples": figures["count"], "seconds": figures["seconds"], "cpu_seconds": figures["cpu_seconds"]}
 
 
+def beside(python: str, triples: Path, ours: dict[str, Any], num_test: int) -> dict[str, Any]:
+    """Return what PyKEEN needs for the same work, and how many times quicker ours was."""
+    script = Path(__file__).with_name("link_speed_pykeen.py")
+    told = subprocess.run([python, script, triples, "--threads", str(ours["threads"])],
+                          check=True, capture_output=True, text=True).stdout  # fmt: skip
+    peer = {case.pop("case"): case for case in map(json.loads, told.splitlines())}
+    times: dict[str, float] = {}
+    for case, figures in peer.items():
+        kind, _, scorer = case.partition("/")
+        if kind == "sampled":
+            times[case] = ours[kind][scorer]["scored_per_second"] / figures["scored_per_second"]
+        elif kind == "one_vs_all":
+            for precision, found in ours[kind].items():
+                times[f"{case}/{precision}"] = found["scored_per_second"] / figures["scored_per_second"]
+        else:
+            found = ours[kind][scorer]
+            times[case] = figures["seconds_for_all"] / (found["seconds"] * num_test / found["triples"])
+    return {"pykeen": peer, "times": {case: round(value, 2) for case, value in times.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
     parser.add_argument("--steps", type=int, default=30, help="training steps that are timed")
     parser.add_argument("--threads", type=int, default=0, help="0 = all cores")
     parser.add_argument("--eval-triples", type=int, default=0, help="first triples of the test part; 0 = all")
+    parser.add_argument("--pykeen", metavar="PYTHON", help="interpreter that has PyKEEN")
     arguments = parser.parse_args()
     shape, known_K3, train_T3, test_T3 = triples_of(arguments.data)
     asked_T3 = test_T3[: arguments.eval_triples or len(test_T3)]
@@ -142,6 +166,8 @@ def main() -> None:
                 name.value: evaluation(name, shape, train_T3, known_K3, asked_T3) for name in SAMPLED
             },
         }
+    if arguments.pykeen:
+        line |= beside(arguments.pykeen, arguments.data / "kg_fb15k237" / "triples.parquet", line, len(test_T3))
     print(json.dumps(line))
 
 

@@ -25,6 +25,7 @@ from kgrec.training.link_task import LinkConfig, LinkTask
 from kgrec.training.order import shuffled_by_user
 
 RETRIEVAL: Final = "retrieval"
+_MANY_ITEMS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class TaskConfig(TowerLossConfig, LinkConfig):
     )
     softmax_precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description='retrieval: numbers of the softmax over all items; "auto" = bfloat16 where the CPU has AMX',
+        description='retrieval: numbers of the softmax over all items; "auto" = bfloat16 for 10,000 items and more where '
+        "the CPU has AMX",
     )
     sampled_items: int = Field(default=4096, ge=1, description="retrieval: negatives a step where sampled, items >= 1")
 
@@ -111,7 +113,8 @@ class RetrievalTask:
         self.trainable_I = trainable_I
         self.candidate_J = trainable_I.nonzero().flatten()
         self.sampled = num_items > config.full_softmax_items
-        self.bfloat16 = takes_bfloat16(config.softmax_precision)
+        many = num_items >= _MANY_ITEMS or config.softmax_precision != "auto"  # fewer gain nothing by it
+        self.bfloat16 = many and takes_bfloat16(config.softmax_precision)
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield (rows of positives, sampled negatives or nothing)."""

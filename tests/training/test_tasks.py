@@ -6,11 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kgrec.errors import InputError
+from kgrec.model import precision as precision_module
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.losses import click_loss, entire_space_loss, full_softmax_loss
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.exposures import TowerTask
-from kgrec.training.tasks import LinkTask, RetrievalTask, TaskConfig, TrainingData, make_network, make_tasks
+from kgrec.training.tasks import (
+    LinkTask,
+    Positives,
+    RetrievalTask,
+    TaskConfig,
+    TrainingData,
+    make_network,
+    make_tasks,
+)
 from tests.training.worlds_of_tensors import SMALL, exposures, relatives, tastes
 
 
@@ -57,6 +66,21 @@ def test_items_without_events_are_left_out_of_the_denominator() -> None:
     expected = full_softmax_loss(encoded.users_UD, encoded.items_ID, user_P, item_P, weight_P, 0.2, seen)
     torch.testing.assert_close(got, expected)
     assert got < full_softmax_loss(encoded.users_UD, encoded.items_ID, user_P, item_P, weight_P, 0.2)
+
+
+def test_large_catalogues_are_multiplied_in_bfloat16_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = torch.zeros(1, dtype=torch.int64)
+
+    def taken(num_items: int, precision: str) -> bool:
+        config = TaskConfig(softmax_precision=precision)
+        return RetrievalTask(Positives(one, one, torch.ones(1)), num_items, None, config).bfloat16
+
+    for fast in (True, False):
+        monkeypatch.setattr(precision_module, "has_fast_bfloat16", lambda fast=fast: fast)
+        assert [taken(9_999, "auto"), taken(10_000, "auto")] == [False, fast]
+        assert [taken(2, "bfloat16"), taken(10_000, "float32")] == [True, False]
 
 
 def test_the_sampled_loss_is_near_the_full_one_and_draws_candidates_only() -> None:
