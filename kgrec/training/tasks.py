@@ -75,8 +75,8 @@ class TaskConfig(TowerLossConfig, LinkConfig):
     )
     softmax_precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description='retrieval: numbers of the softmax over all items; "auto" = bfloat16 from 10,000 items on, where the '
-        "CPU has AMX",
+        description='retrieval: numbers of the softmax over all items; "auto" = bfloat16 from 10,000 items on, '
+        "where the CPU has AMX",
     )
     sampled_items: int = Field(default=4096, ge=1, description="retrieval: negatives a step where sampled, items >= 1")
 
