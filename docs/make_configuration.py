@@ -151,10 +151,12 @@ def _toml(value: Any) -> str:
     """Return a default as one would write it in TOML."""
     if isinstance(value, Enum):
         return _toml(value.value)
+    if isinstance(value, BaseModel):
+        return _toml(value.model_dump(exclude_defaults=True))
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml(part) for part in value) + "]"
     if isinstance(value, dict):
-        inside = ", ".join(f"{key} = {_toml(part)}" for key, part in value.items())
+        inside = ", ".join(f"{json.dumps(key) if '.' in key else key} = {_toml(part)}" for key, part in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     return json.dumps(value)
 

@@ -28,6 +28,7 @@ from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
 from kgrec.serving.policy import read_policy
+from kgrec.training.search_space import SearchConfig
 from kgrec.training.tasks import TaskConfig
 from kgrec.training.trainer import TrainingConfig
 
@@ -69,6 +70,7 @@ class RunConfig(BaseModel):
     monitor: MonitorConfig = MonitorConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
+    search: SearchConfig = SearchConfig()
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Workspace:
         self.checkpoints = self.root / "checkpoints"
         self.feature_tables = self.root / "feature_tables"
         self.feature_days = self.root / "feature_days"
+        self.searches = self.root / "searches"
 
     @contextmanager
     def hold(self, purpose: str) -> Iterator[None]:

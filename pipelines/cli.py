@@ -181,6 +181,7 @@ def doctor(workspace: str, as_json: bool) -> int:
 
 for _command in (
     commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare,
+    commands_evaluation.search,
     commands_operations.deploy, commands_operations.monitor,
 ):  # fmt: skip
     main.add_command(_command)

@@ -20,3 +20,15 @@ def compare(config: str, arms: str, seeds: int, overrides: tuple[str, ...], work
     from pipelines.compare import compare_config
 
     return compare_config(config, arms, seeds, overrides, workspace, as_json=as_json)
+
+
+@click.command()
+@click.argument("config")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all, earlier ones included.")
+@overrides_option
+@common
+def search(config: str, trials: int | None, overrides: tuple[str, ...], workspace: str, as_json: bool) -> int:
+    """Search over settings of CONFIG on validation; the test part is never looked at. A killed search goes on."""
+    from pipelines.search import search_over
+
+    return search_over(config, trials, overrides, workspace, as_json=as_json)

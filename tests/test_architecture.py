@@ -18,6 +18,7 @@ OWNERS = {
     "mlflow": ("kgrec/tracking.py", "mlflow/retriever.py"),
     "faiss": ("kgrec/serving/index.py",),
     "ir_measures": (),
+    "optuna": ("kgrec/training/search.py",),
     "torchrec": ("kgrec/training/distributed/",),
     "ray": ("kgrec/training/distributed/",),
 }
