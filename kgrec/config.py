@@ -24,6 +24,7 @@ from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
 from kgrec.notify import NotifyConfig
+from kgrec.resources import ResourcesConfig
 from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
@@ -71,6 +72,7 @@ class RunConfig(BaseModel):
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
     search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
 
 
 @dataclass(frozen=True)

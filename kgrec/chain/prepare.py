@@ -14,12 +14,12 @@ import polars as pl
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
-from kgrec.chain.encoded import ITEM_FEATURES, LABELLED, USER_FEATURES, Material, write_encoded_features
+from kgrec.chain.encoded import ITEM_FEATURES, USER_FEATURES, Material, write_encoded_features
+from kgrec.chain.split_log import LogSplitter
 from kgrec.config import TaskName
-from kgrec.data.exposures import judge_within_parts
 from kgrec.data.ingest import ingest as ingest_tables
 from kgrec.data.ingest import input_digests
-from kgrec.data.split import SplitKind, assign_exposures, assign_parts
+from kgrec.data.split import SplitKind
 from kgrec.data.tombstones import LEFT_OUT, Tombstones, leave_out
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import InputError, Problem
@@ -66,6 +66,7 @@ def ingest(run: Run) -> Artifact:
             now=datetime.now(UTC),
             split_column=split_column,
             progress=run.tell("ingest"),
+            resources=config.resources,
         )
         left_out = leave_out(out, stones)
         if left_out.get(LEFT_OUT):
@@ -97,39 +98,11 @@ def split(run: Run, ingested: Artifact) -> Artifact:
         _with_rows(users_table, c.USER, c.USER_ROW, users).drop(c.USER).write_parquet(out / USER_FEATURES)
         facts: dict[str, Any] = {"users": len(users), "items": len(items), "catalogue": items_table.height}
         if ingested.has("events.parquet"):
-            facts |= _split_log(run, ingested, out, users, items)
+            facts |= LogSplitter(ingested, config, users, items).write(out)
         return facts
 
     settings = {"split": config.split.model_dump(mode="json"), "explicit": sorted(config.split.model_fields_set)}
     return run.stage("split", {"ingest": ingested.digest}, {**settings, "seed": config.seed, "name": config.name}, make)
-
-
-def _split_log(run: Run, ingested: Artifact, out: Path, users: Vocabulary, items: Vocabulary) -> dict[str, Any]:
-    config, facts = run.config, ingested.facts
-    has_time = bool(facts["has_time"])
-    events = pl.read_parquet(ingested.file("events.parquet"))
-    assignment = assign_parts(events, config.split, config.seed, has_time=has_time)
-    _rows_of_log(events, users, items, assignment.parts).write_parquet(out / EVENTS)
-    if ingested.has("exposures.parquet"):
-        labelled = pl.read_parquet(ingested.file("exposures.parquet"))
-        parts = assign_exposures(labelled, events, assignment, config.split, config.seed)
-    else:
-        clicked = events[c.CLICK]
-        labelled, parts = events.filter(clicked), assignment.parts.filter(clicked)
-    if config.interactions is not None and config.interactions.layout == "events":
-        labelled = _with_labels(labelled, parts, events.with_columns(assignment.parts.alias(c.PART)), has_time)
-    _rows_of_log(labelled, users, items, parts).write_parquet(out / LABELLED)
-    return {"split": assignment.summary, "impressions": ingested.has("exposures.parquet"), "has_time": has_time}
-
-
-def _with_labels(
-    labelled: pl.DataFrame, parts: pl.Series, events: pl.DataFrame, has_time: bool
-) -> pl.DataFrame:  # fmt: skip
-    """Say of each shown or clicked row of an event log what came of it within its own part of the split."""
-    shown = labelled.with_columns(parts.alias(c.PART))
-    labels = [name for name in (c.CLICK, c.CONVERSION) if name in labelled.columns]
-    found = judge_within_parts(shown, events, labels, has_time=has_time)
-    return labelled.with_columns(found[name] for name in labels)
 
 
 def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
@@ -168,15 +141,6 @@ def _with_rows(table: pl.DataFrame, column: str, row: str, vocabulary: Vocabular
     return table.with_columns(vocabulary.rows(table[column]).alias(row)).select(row, pl.exclude(row)).sort(row)
 
 
-def _rows_of_log(log: pl.DataFrame, users: Vocabulary, items: Vocabulary, parts: pl.Series) -> pl.DataFrame:
-    return log.select(
-        users.rows(log[c.USER]).alias(c.USER_ROW),
-        items.rows(log[c.ITEM]).alias(c.ITEM_ROW),
-        pl.exclude(c.USER, c.ITEM, c.PART),
-        parts.alias(c.PART),
-    )
-
-
 def _check_tasks(run: Run, ingested: Artifact) -> None:
     """Refuse a config that asks for a task, or a target, whose labels the data does not have."""
     config, where = run.config, run.loaded.source
@@ -204,7 +168,11 @@ def available_tasks(ingested: Artifact) -> list[str]:
     """Return the tasks that the ingested data has labels for, in the order click, conversion, kg."""
     found = []
     if ingested.has("events.parquet"):
-        flags = pl.scan_parquet(ingested.file("events.parquet")).select(pl.col(c.CLICK, c.CONVERSION).any()).collect()
+        flags = (
+            pl.scan_parquet(ingested.file("events.parquet"))
+            .select(pl.col(c.CLICK, c.CONVERSION).any())
+            .collect(engine="streaming")
+        )
         found = [name for name in (c.CLICK, c.CONVERSION) if flags[name].item()]
     triples = pl.scan_parquet(ingested.file("triples.parquet")).select(pl.len()).collect().item()
     return [*found, "kg"] if triples else found

@@ -139,15 +139,23 @@ def cut_near(distinct: pl.Series, before: Counts, wanted: float, first: int, sto
     `distinct`, `before`: from `change_counts`; only changes first..stop-1 may be chosen, InputError when there is none.
     """
     if stop <= first:
-        raise InputError(
-            Problem(
-                "split",
-                f"{distinct.len()} distinct times are too few for three parts by time",
-                'give instants that lie inside the log, or kind = "random"',
-            )
-        )
+        raise too_few_times(distinct.len())
     chosen = first + int(np.argmin(np.abs(before[first:stop] - wanted)))
     return distinct[chosen], int(before[chosen])
+
+
+def too_few_times(distinct: int) -> InputError:
+    """Return the error of a log that cannot be cut into three parts by time."""
+    what = f"{distinct} distinct times are too few for three parts by time"
+    return InputError(Problem("split", what, 'give instants that lie inside the log, or kind = "random"'))
+
+
+def part_at(boundaries: Boundaries) -> pl.Expr:
+    """Return the part of a row by its column `time`; as `apply_boundaries`."""
+    part = pl.when(pl.col(TIME) >= boundaries.validation).then(pl.lit(VALIDATION)).otherwise(pl.lit(TRAIN))
+    if boundaries.test is not None:
+        part = pl.when(pl.col(TIME) >= boundaries.test).then(pl.lit(TEST)).otherwise(part)
+    return part.cast(PART_TYPE)
 
 
 def apply_boundaries(time: pl.Series, boundaries: Boundaries) -> pl.Series:
@@ -155,7 +163,4 @@ def apply_boundaries(time: pl.Series, boundaries: Boundaries) -> pl.Series:
 
     Where `boundaries.test` is None, nothing becomes test.
     """
-    part = pl.when(pl.col(TIME) >= boundaries.validation).then(pl.lit(VALIDATION)).otherwise(pl.lit(TRAIN))
-    if boundaries.test is not None:
-        part = pl.when(pl.col(TIME) >= boundaries.test).then(pl.lit(TEST)).otherwise(part)
-    return time.cast(TIME_TYPE).alias(TIME).to_frame().select(part.cast(PART_TYPE).alias(PART))[PART]
+    return time.cast(TIME_TYPE).alias(TIME).to_frame().select(part_at(boundaries).alias(PART))[PART]

@@ -19,12 +19,14 @@ from kgrec.data.partitions import computed_by_partition
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
 from kgrec.errors import InputError, Problem, UnreachableError
 from kgrec.graph.merging import repeated
+from kgrec.resources import DEFAULT, ResourcesConfig
 
 ROW_OF_INPUT: Final = "__row__"
 ROW_GROUP: Final = 262_144
 DUPLICATE_ROW: Final = "duplicate row"
 REASON_OF_ROW: Final = "__reason__"
 _ALIKE: Final = "__alike__"
+_BYTES_TO_COMPARE: Final = 48  # of a row whose hash is compared with all others: row, hash, sorted, marked
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Findings:
 
     scratch: Path
     quarantine: Path
+    resources: ResourcesConfig = DEFAULT
     problems: list[Problem] = field(default_factory=list)
     unreachable: bool = False
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -68,7 +71,7 @@ class Findings:
     def aside(self) -> Path:
         """Return a path in the scratch folder that is not in use."""
         self._asides += 1
-        return self.scratch / f"sifted-{self._asides:03d}.parquet"
+        return self.scratch / f"sifted-{self._asides:03d}.arrow"
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -126,21 +129,24 @@ def sift(
     key = pl.struct(own) if alike is None else alike
     reason = pl.coalesce([pl.when(f.when).then(pl.lit(f.reason)) for f in faults] + [pl.lit(None, pl.String)])
     counts_for = pl.lit(True) if concerns is None else concerns
-    path = findings.aside()
     numbered = table.frame.with_row_index(ROW_OF_INPUT)
     wanted = {SOURCE_OF_ROW: pl.col(SOURCE_OF_ROW), _ALIKE: key.hash(seed=0), **values}
     with reading(table.name):
         if table.partitions and keep is not None:
-            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP).with_row_index(ROW_OF_INPUT)
+            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP)
         else:
-            rows = numbered.select(ROW_OF_INPUT, **wanted)
-        judged = rows.with_columns(**(derived or {})).with_columns(
+            path = findings.aside()
+            table.frame.select(**wanted).sink_ipc(path, maintain_order=True, record_batch_size=ROW_GROUP)
+            rows = pl.scan_ipc(path, glob=False)
+    result = (
+        rows.with_row_index(ROW_OF_INPUT)
+        .with_columns(**(derived or {}))
+        .with_columns(
             pl.when(counts_for).then(reason).alias(REASON_OF_ROW), pl.when(counts_for).then(_ALIKE).alias(_ALIKE)
         )
-        judged.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)
-    bad = _bad_rows(numbered, path, key, alike_reason)
-    result = pl.scan_parquet(path, glob=False)
-    rows_in = int(result.select(pl.len()).collect().item())
+    )
+    rows_in = int(rows.select(pl.len()).collect().item())
+    bad = _bad_rows(numbered, result, key, alike_reason, rows_in, findings.resources.rows(_BYTES_TO_COMPARE))
     counts = {str(r): int(n) for r, n in bad.group_by(REASON, maintain_order=True).len().sort(REASON).iter_rows()}
     findings.inputs[name] = {
         "source": table.name, "files": list(table.files), "digest": table.digest, "rows": rows_in,
@@ -160,9 +166,10 @@ def sift(
     return Sifted(result.drop(REASON_OF_ROW, _ALIKE), rows_in, rows_in - bad.height)
 
 
-def _bad_rows(numbered: pl.LazyFrame, path: Path, key: pl.Expr, alike_reason: str) -> pl.DataFrame:
+def _bad_rows(
+    numbered: pl.LazyFrame, sifted: pl.LazyFrame, key: pl.Expr, alike_reason: str, rows_in: int, at_once: int
+) -> pl.DataFrame:
     """(row of input, reason) of each bad row, in source order."""
-    sifted = pl.scan_parquet(path, glob=False)
     faulty = (
         sifted.filter(pl.col(REASON_OF_ROW).is_not_null())
         .select(ROW_OF_INPUT, pl.col(REASON_OF_ROW).alias(REASON))
@@ -172,6 +179,8 @@ def _bad_rows(numbered: pl.LazyFrame, path: Path, key: pl.Expr, alike_reason: st
     hashes = concerned.select(ROW_OF_INPUT, _ALIKE).collect(engine="streaming")
     twice = repeated(hashes[_ALIKE])
     if twice.is_empty():
+    suspects = _suspects(concerned.select(ROW_OF_INPUT, _ALIKE), max(1, -(-rows_in // at_once)))
+    if not len(suspects):
         return faulty.sort(ROW_OF_INPUT)
     suspects = hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))[ROW_OF_INPUT]
     keys = (
@@ -183,6 +192,25 @@ def _bad_rows(numbered: pl.LazyFrame, path: Path, key: pl.Expr, alike_reason: st
     again = keys.filter(~pl.col(_ALIKE).is_first_distinct())  # equal hashes are only a suspicion
     reasons = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
     return pl.concat([faulty, reasons]).sort(ROW_OF_INPUT)
+    repeated = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
+    return pl.concat([faulty, repeated]).sort(ROW_OF_INPUT)
+
+
+def _suspects(concerned: pl.LazyFrame, shares: int) -> NDArray[np.uint32]:
+    """Return the rows whose hash occurs more than once, growing; hashes are compared a share of them at a time."""
+    found = []
+    for share in range(shares):
+        part = concerned.filter(pl.col(_ALIKE) % shares == share) if shares > 1 else concerned
+        hashes = part.collect(engine="streaming")
+        found.append(hashes[ROW_OF_INPUT].to_numpy()[_repeated(hashes[_ALIKE].to_numpy())])
+    return np.sort(np.concatenate(found))
+
+
+def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Say of each hash whether it occurs more than once."""
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return np.isin(hashes, twice)
 
 
 def _quarantine(numbered: pl.LazyFrame, own: list[str], bad: pl.DataFrame, findings: Findings) -> dict[str, str]:

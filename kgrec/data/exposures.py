@@ -13,35 +13,39 @@ _PAIR = (USER, ITEM)
 
 
 def judge_impressions(
-    rows: pl.LazyFrame, labels: Sequence[str], extra: Sequence[str], *, has_time: bool
+    rows: pl.LazyFrame, labels: Sequence[str], extra: Sequence[str], *, has_time: bool, shares: int = 1
 ) -> pl.LazyFrame:
     """Return one row per impression, in source order, with each label as a boolean.
 
     An impression has a label when an event with it, of the same user and item, happened at or after it and before
     the next impression of that pair (the last of several at one instant gets it). Without time: when there is such
-    an event at all. `extra` columns are those of the impression's own row.
+    an event at all. `extra` columns are those of the impression's own row. shares: the users are looked at in so
+    many parts, of which one at a time is in memory.
     """
     shown = rows.filter(pl.col(IMPRESSION))
-    columns = [*_PAIR, TIME, ROW_OF_INPUT]
-    keys = shown.select(columns).collect(engine="streaming")
-    if has_time:
-        keys = keys.sort(TIME, ROW_OF_INPUT)
-    judged = []
-    for label in labels:
-        acts = rows.filter(pl.col(label)).select(*_PAIR, TIME).collect(engine="streaming")
+    hits: dict[str, list[pl.Series]] = {label: [] for label in labels}
+    for share in range(shares):
+        mine = pl.lit(True) if shares == 1 else pl.col(USER).hash(seed=0) % shares == share
+        keys = shown.filter(mine).select(*_PAIR, TIME, ROW_OF_INPUT).collect(engine="streaming")
         if has_time:
-            found = acts.sort(TIME).join_asof(
-                keys, on=TIME, by=list(_PAIR), strategy="backward", check_sortedness=False
-            )
-            hit = found[ROW_OF_INPUT].drop_nulls().unique()
-        else:
-            hit = keys.join(acts, on=list(_PAIR), how="semi")[ROW_OF_INPUT]
-        judged.append(pl.col(ROW_OF_INPUT).is_in(hit.sort().implode()).alias(label))
+            keys = keys.sort(TIME, ROW_OF_INPUT)
+        for label in labels:
+            acts = rows.filter(pl.col(label) & mine).select(*_PAIR, TIME).collect(engine="streaming")
+            hits[label].append(_hit(keys, acts, has_time=has_time))
+    judged = [pl.col(ROW_OF_INPUT).is_in(pl.concat(hits[label]).sort().implode()).alias(label) for label in labels]
     return shown.with_columns(judged).select(*_PAIR, TIME, *labels, *extra)
 
 
+def _hit(keys: pl.DataFrame, acts: pl.DataFrame, *, has_time: bool) -> pl.Series:
+    """Return the rows of the keys that one of the acts falls to."""
+    if not has_time:
+        return keys.join(acts, on=list(_PAIR), how="semi")[ROW_OF_INPUT]
+    found = acts.sort(TIME).join_asof(keys, on=TIME, by=list(_PAIR), strategy="backward", check_sortedness=False)
+    return found[ROW_OF_INPUT].drop_nulls().unique()
+
+
 def judge_within_parts(
-    shown: pl.DataFrame, events: pl.DataFrame, labels: Sequence[str], *, has_time: bool
+    shown: pl.DataFrame, events: pl.DataFrame, labels: Sequence[str], *, has_time: bool, shares: int = 1
 ) -> pl.DataFrame:
     """Return each label of each shown row (boolean columns, in order), from events of the same part alone.
 
@@ -56,4 +60,4 @@ def judge_within_parts(
         ]
     ).with_row_index(ROW_OF_INPUT)
     apart = both.with_columns(pl.concat_str(pl.col(PART).cast(pl.String), USER, separator="\x1f").alias(USER))
-    return judge_impressions(apart.lazy(), labels, (), has_time=has_time).select(labels).collect()
+    return judge_impressions(apart.lazy(), labels, (), has_time=has_time, shares=shares).select(labels).collect()

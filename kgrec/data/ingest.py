@@ -41,6 +41,7 @@ from kgrec.data.side_tables import ItemsConfig, UsersConfig, read_items, read_us
 from kgrec.data.sources import digest_of, digest_of_files
 from kgrec.data.triples import read_knowledge
 from kgrec.errors import Problem
+from kgrec.resources import DEFAULT, ResourcesConfig
 
 EVENTS_FILE: Final = "events.parquet"
 EXPOSURES_FILE: Final = "exposures.parquet"
@@ -68,17 +69,19 @@ def ingest(
     now: datetime,
     split_column: str | None,
     progress: Callable[[str], None],
+    resources: ResourcesConfig = DEFAULT,
 ) -> dict[str, Any]:
     """Read all inputs and write the canonical tables into the folder `out`; return facts about them.
 
     `base` is where relative paths start, `scratch` a folder for what is needed on the way, `now` (aware) the instant
-    from which a day later is the future, `split_column` the column that says train, validation or test. Writes
+    from which a day later is the future, `split_column` the column that says train, validation or test, `resources`
+    how much of the log may be in memory at a time. Writes
     events, exposures (where there are impressions), users, items, triples, links, labels and quarantine (.parquet).
     Raises InputError with the problems of all inputs; the bad rows are then in the file `quarantine`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    findings = Findings(scratch, quarantine)
+    findings = Findings(scratch, quarantine, resources)
     log = _read_log(interactions, base, findings, now, split_column, progress)
     user_table, item_table = _read_side_tables(users, items, base, findings, progress)
     judged = not findings.problems

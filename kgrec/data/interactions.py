@@ -42,6 +42,7 @@ INPUT: Final = "interactions"
 _CLOCK_SKEW: Final = timedelta(days=1)
 _NO_EVENT: Final = "(no event name)"
 _BLANK_TIME: Final = "__blank_time__"
+_BYTES_TO_JUDGE: Final = 160  # of a row while impressions and what came of them are joined: ids as text, sorted, joined
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def read_interactions(
     if len(findings.problems) > before:
         return None
     extra = [*([PART] if columns.part else []), *config.context, *([RANDOM] if config.random else [])]
-    log = _by_events(config, sifted, extra, bool(has_time)) if config.layout == "events" else None
+    shares = max(1, -(-sifted.rows_in // findings.resources.rows(_BYTES_TO_JUDGE)))
+    log = _by_events(config, sifted, extra, bool(has_time), shares) if config.layout == "events" else None
     log = log or _by_impressions(sifted, extra, tuple(columns.labels), bool(has_time))
     facts = findings.inputs[INPUT]
     facts["left_out"] = dict(log.left_out)
@@ -223,7 +225,7 @@ def _faults(columns: _Columns, needs_value: pl.Expr, now: datetime | None) -> li
     return faults
 
 
-def _by_events(config: InteractionsConfig, sifted: Sifted, extra: list[str], has_time: bool) -> Log:
+def _by_events(config: InteractionsConfig, sifted: Sifted, extra: list[str], has_time: bool, shares: int) -> Log:
     rows = sifted.frame
     happened = pl.col(CLICK) | pl.col(CONVERSION)
     sums = rows.select(pl.col(IMPRESSION, CLICK, CONVERSION).sum()).collect(engine="streaming").row(0, named=True)
@@ -233,9 +235,9 @@ def _by_events(config: InteractionsConfig, sifted: Sifted, extra: list[str], has
         others = rows.filter(~happened & ~pl.col(IMPRESSION)).group_by(EVENT).len().collect(engine="streaming")
         left_out = {str(name): int(count) for name, count in others.sort(EVENT).iter_rows()}
     events = rows.filter(happened).select(*EVENTS_SCHEMA, *extra)
-    exposures = judge_impressions(rows, labels, extra, has_time=has_time) if sums[IMPRESSION] else None
+    judged = judge_impressions(rows, labels, extra, has_time=has_time, shares=shares) if sums[IMPRESSION] else None
     ids = rows.filter(happened | pl.col(IMPRESSION)).select(USER, ITEM, ROW_OF_INPUT)
-    return Log(events, exposures, ids, labels, has_time, left_out)
+    return Log(events, judged, ids, labels, has_time, left_out)
 
 
 def _by_impressions(sifted: Sifted, extra: list[str], labels: tuple[str, ...], has_time: bool) -> Log:

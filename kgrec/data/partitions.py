@@ -39,12 +39,13 @@ def computed_by_partition(
     files = []
     for partition in partitions:
         schema = {name: str(dtype) for name, dtype in partition.rows.collect_schema().items()}
-        file = folder / f"{fingerprint([partition.digest, how, schema])[:40]}.parquet"
+        file = folder / f"{fingerprint([partition.digest, how, schema])[:40]}.arrow"
         if not file.exists():
             aside = file.with_name(f".{file.name}.part")
-            partition.rows.select(**values).sink_parquet(aside, maintain_order=True, row_group_size=row_group_size)
+            computed = partition.rows.select(**values)
+            computed.sink_ipc(aside, compression="lz4", maintain_order=True, record_batch_size=row_group_size)
             aside.replace(file)
         files.append(file)
     for stale in set(folder.iterdir()) - set(files):
         stale.unlink()
-    return pl.concat([pl.scan_parquet(file, glob=False) for file in files])
+    return pl.concat([pl.scan_ipc(file, glob=False) for file in files])

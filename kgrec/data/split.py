@@ -5,6 +5,7 @@ Events and exposures of one log are split alike: `assign_parts` splits one table
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kgrec.columns import ITEM, PART, PART_TYPE, PARTS, TEST, TIME, TRAIN, USER, VALIDATION
+from kgrec.columns import ITEM, PART, PART_TYPE, PARTS, TEST, TIME, TIME_TYPE, TRAIN, USER, VALIDATION
 from kgrec.data.boundaries import (
     LABELS,
     Boundaries,
@@ -50,16 +51,26 @@ class Assignment:
     @property
     def summary(self) -> dict[str, Any]:
         """What a report says about this split, JSON-able."""
-        counts = {part: int((self.parts == part).sum()) for part in PARTS}
-        bounds = {}
-        if self.boundaries is not None:
-            bounds[VALIDATION] = self.boundaries.validation.isoformat()
-            if self.boundaries.test is not None:
-                bounds[TEST] = self.boundaries.test.isoformat()
-        return {
-            "kind": str(self.kind), "label": LABELS[self.kind], "counts": counts, "boundaries": bounds,
-            "warnings": list(self.warnings),
-        }  # fmt: skip
+        return summary_of(self.kind, _counted(self.parts), self.boundaries, self.warnings)
+
+
+def summary_of(
+    kind: SplitKind, counts: Mapping[str, int], boundaries: Boundaries | None, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Return what a report says about a split, JSON-able."""
+    bounds = {}
+    if boundaries is not None:
+        bounds[VALIDATION] = boundaries.validation.isoformat()
+        if boundaries.test is not None:
+            bounds[TEST] = boundaries.test.isoformat()
+    return {
+        "kind": str(kind), "label": LABELS[kind], "counts": {part: counts.get(part, 0) for part in PARTS},
+        "boundaries": bounds, "warnings": list(warnings),
+    }  # fmt: skip
+
+
+def _counted(parts: pl.Series) -> dict[str, int]:
+    return {part: int((parts == part).sum()) for part in PARTS}
 
 
 def assign_parts(
@@ -91,7 +102,7 @@ def assign_parts(
     else:
         parts, boundaries, told = _from_column(table, config, seed, has_time)
         warnings += told
-    _refuse_empty(parts, config)
+    refuse_empty(_counted(parts), config)
     warnings += check_no_future(parts, table, kind, has_time=has_time, user=user)
     return Assignment(parts, kind, boundaries, tuple(warnings))
 
@@ -168,17 +179,18 @@ def _mark(parts: pl.Series, held_out: npt.NDArray[Any]) -> pl.Series:
     return _decode(np.where(held_out, 1, parts.to_physical().to_numpy()))
 
 
-def _refuse_empty(parts: pl.Series, config: SplitConfig) -> None:
+def refuse_empty(counts: Mapping[str, int], config: SplitConfig) -> None:
+    """Raise InputError with a problem for every part without a row."""
     problems = [
         Problem(
             "split",
-            f"the {part} part is empty ({parts.len():,} rows in all)",
+            f"the {part} part is empty ({sum(counts.values()):,} rows in all)",
             f"name {part} rows in column {config.column!r}"
             if config.kind is SplitKind.COLUMN
             else "give larger shares or earlier or later instants, or more data",
         )
         for part in PARTS
-        if not (parts == part).any()
+        if not counts.get(part)
     ]
     if problems:
         raise InputError(problems)
@@ -196,25 +208,39 @@ def check_no_future(
     if not has_time or kind is SplitKind.RANDOM:
         return []
     group = [user] if kind is SplitKind.USER_TIME else []
-    table = frame.select(TIME, *group).with_columns(parts.alias(PART)).drop_nulls(TIME)
-    facts = []
+    table = frame.select(TIME, *group).with_columns(parts.alias(PART)).lazy()
+    return future_in_the_past(table, _counted(parts), kind, group)
+
+
+def future_in_the_past(
+    table: pl.LazyFrame, counts: Mapping[str, int], kind: SplitKind, group: Sequence[str] = ()
+) -> list[str]:
+    """Check `time` and `part` (and the columns of `group`, within which to look) as `check_no_future` says."""
+    table, facts = table.drop_nulls(TIME), []
+    starts = {} if group else _starts(table)
     for earlier, later in ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST)):
         first = pl.col(TIME).filter(pl.col(PART) == later).min()
-        start = first.over(group) if group else first
+        start = first.over(group) if group else pl.lit(starts.get(later), dtype=TIME_TYPE)
         late = pl.col(TIME) > start if group else pl.col(TIME) >= start
         wrong = table.filter((pl.col(PART) == earlier) & late.fill_null(False))
-        if wrong.is_empty():
+        count = int(wrong.select(pl.len()).collect(engine="streaming").item())
+        if count == 0:
             continue
         told = f"{earlier} rows that do not come before the first {later} row"
         if kind is not SplitKind.COLUMN:
             raise InputError(
                 Problem(
                     "split", told, "this is a fault of the split, not of the data: please report it",
-                    count=wrong.height, example=str(wrong.row(0, named=True)),
+                    count=count, example=str(wrong.head(1).collect().row(0, named=True)),
                 )
             )  # fmt: skip
-        facts.append(f"{wrong.height:,} of {int((parts == earlier).sum()):,} {told} (the data's own split)")
+        facts.append(f"{count:,} of {counts[earlier]:,} {told} (the data's own split)")
     return facts
+
+
+def _starts(table: pl.LazyFrame) -> dict[str, Any]:
+    """Return the first time of each part."""
+    return dict(table.group_by(PART).agg(pl.col(TIME).min()).collect(engine="streaming").iter_rows())
 
 
 def assign_exposures(

@@ -82,6 +82,11 @@ class Vocabulary:
         """Return the row of each id as Int32, order kept, null for an unknown or null id; TypeError when not text."""
         return pl.DataFrame({ID: _text(ids)}).join(self._table, on=ID, how="left", maintain_order="left")[ROW]
 
+    def with_rows(self, frame: pl.LazyFrame, column: str, row: str) -> pl.LazyFrame:
+        """Return the frame with the row of each id of `column` as the Int32 column `row`, in order, streamed."""
+        own = self._table.lazy().select(pl.col(ID).alias(column), pl.col(ROW).alias(row))
+        return frame.join(own, on=column, how="left", maintain_order="left")
+
     def ids(self, rows: pl.Series) -> pl.Series:
         """Return the id of each row, order kept, null for null; IndexError names a row that is out of range."""
         wrong = rows.filter((rows < 0) | (rows >= len(self)))

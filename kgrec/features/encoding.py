@@ -8,7 +8,7 @@ train; 0 is unknown. A sequence is pooled: the share of each of its frequent val
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,19 +140,24 @@ class FeatureEncoder:
 
     def encode(self, frame: pl.DataFrame) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Return numeric_NF (float32) and categorical_NC (int64) for N rows; a column that is absent is all missing."""
-        values_FN: list[npt.NDArray[np.float32]] = []
+        numeric_NF = np.empty((frame.height, len(self.numeric_names)), np.float32)
+        for place, values_N in enumerate(self._numbers(frame)):
+            numeric_NF[:, place] = values_N
+        categorical_NC = np.empty((frame.height, len(self.categorical)), np.int64)
+        for place, category in enumerate(self.categorical):
+            categorical_NC[:, place] = _codes(_column(frame, category.name), category)
+        return numeric_NF, categorical_NC
+
+    def _numbers(self, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the numeric columns one by one, in the order of their names."""
         for number in self.numeric:
             column = _transformed(_column(frame, number.name), number.log)
             scaled = ((column - number.mean) / number.std).fill_null(0.0)
-            values_FN.append(scaled.to_numpy().astype(np.float32))
+            yield scaled.to_numpy().astype(np.float32)
             if number.indicator:
-                values_FN.append(column.is_null().to_numpy().astype(np.float32))
+                yield column.is_null().to_numpy().astype(np.float32)
         for sequence in self.sequences:
-            values_FN += _shares(_column(frame, sequence.name), sequence)
-        codes_CN = [_codes(_column(frame, category.name), category) for category in self.categorical]
-        numeric_NF = np.stack(values_FN, axis=1) if values_FN else np.zeros((frame.height, 0), np.float32)
-        categorical_NC = np.stack(codes_CN, axis=1) if codes_CN else np.zeros((frame.height, 0), np.int64)
-        return numeric_NF, categorical_NC
+            yield from _shares(_column(frame, sequence.name), sequence)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description from which `from_dict` makes an equal encoder."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from io import BytesIO
+from io import RawIOBase
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -102,9 +102,28 @@ class FeatureTable(ABC):
 
 def content_digest(rows: pl.DataFrame) -> str:
     """Return the SHA-256 of the rows' values, types and order."""
-    stream = BytesIO()
+    stream = _Digest()
     rows.rechunk().write_ipc(stream, compat_level=pl.CompatLevel.oldest())
-    return sha256(stream.getbuffer()).hexdigest()
+    return stream.sha256.hexdigest()
+
+
+class _Digest(RawIOBase):
+    """A file that keeps nothing of what is written but its SHA-256."""
+
+    def __init__(self) -> None:
+        self.sha256 = sha256()
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, part: Any, /) -> int:
+        self.sha256.update(part)
+        self._size += len(part)
+        return len(part)
 
 
 def _plain(rows: pl.DataFrame) -> pl.DataFrame:

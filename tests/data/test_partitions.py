@@ -24,7 +24,7 @@ def write_days(base: Path, days: int) -> None:
 
 
 def kept(base: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (base / "scratch" / FOLDER).rglob("*.parquet")}
+    return {path.name: path.stat().st_mtime_ns for path in (base / "scratch" / FOLDER).rglob("*.arrow")}
 
 
 def test_only_new_files_are_parsed_and_the_tables_are_the_same(tmp_path):
