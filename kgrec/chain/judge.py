@@ -26,7 +26,7 @@ from kgrec.chain.tuning import Teacher, best_baseline, histories, read_tuned
 from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
-from kgrec.evaluation.baselines import BASELINES
+from kgrec.evaluation.baselines import BASELINES, evenly
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import Scorer, answer, judge_ranking
 from kgrec.serving.index import build_index
@@ -37,6 +37,8 @@ PER_USER: Final = "per_user.parquet"
 PER_ROW: Final = "per_row.parquet"
 PER_TRIPLE: Final = "per_triple.parquet"
 BASELINE_FILE: Final = "baselines.json"
+QUERIES: Final = 2000
+"""Users by whom an index that is not exact is tuned and judged."""
 
 
 def evaluate(
@@ -144,11 +146,18 @@ def index(run: Run, log: Artifact, trained: Artifact, again: Refit | None = None
     def make(out: Path) -> dict[str, Any]:
         _, vectors = load_network(served)
         rows_I = np.flatnonzero(catalogue_mask(log)).astype(np.int64)
-        facts = build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out)
+        queries_QD = evenly(asked_users(vectors["user_vectors_UD"]), QUERIES).numpy()
+        facts = build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out, run.config.index, queries_QD)
         vocabulary = Vocabulary.load(log.file(ITEMS)).digest
         return facts | {"bound_to": {"item vocabulary": vocabulary, "model": served.files[VECTORS]}}
 
-    return run.stage("index", {"split": log.digest, "train": served.digest}, {}, make)
+    settings = run.config.index.model_dump(mode="json", exclude={"threads", "memory_map"})
+    return run.stage("index", {"split": log.digest, "train": served.digest}, settings, make)
+
+
+def asked_users(users_UD: Tensor) -> Tensor:
+    """Return the vectors of users of whom something is known, in order."""
+    return users_UD[users_UD.abs().sum(1) > 0]
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -25,6 +25,7 @@ from kgrec.artifacts import Artifact, hash_file
 from kgrec.chain.candidate import load_fault
 from kgrec.chain.context import Run
 from kgrec.chain.fresh import Past, made_artifact, past_of
+from kgrec.chain.judge import QUERIES, asked_users
 from kgrec.chain.knowledge import graph as graph_stage
 from kgrec.chain.learn import load_network
 from kgrec.chain.path_fidelity import kernel_setting
@@ -35,6 +36,7 @@ from kgrec.chain.tensors import training_data
 from kgrec.config import TaskName
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import GateRefusedError
+from kgrec.evaluation.baselines import evenly
 from kgrec.evaluation.graph_kernel import incidence, kernel_weights
 from kgrec.evaluation.item_weights import largest_of_each_row
 from kgrec.evaluation.ranking import Target
@@ -112,7 +114,8 @@ def _write(run: Run, past: Past, log: Artifact, graph: Artifact, out: Path) -> d
         popularity, on=c.ITEM_ROW, how="left", maintain_order="left"
     ).with_columns(pl.col(package.POPULARITY).fill_null(0.0)).write_parquet(out / package.CATALOGUE)
     rows_I = np.flatnonzero(catalogue_mask(log)).astype(np.int64)
-    build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out)
+    queries_QD = evenly(asked_users(vectors["user_vectors_UD"]), QUERIES).numpy()
+    build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out, run.config.index, queries_QD)
     more = {
         what: pl.read_parquet(out / file).height - pl.read_parquet(old.file(file)).height
         for what, file in (("new_entities", package.ENTITIES), ("new_relations", package.RELATIONS),

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import polars as pl
 
@@ -103,7 +103,7 @@ class FeatureTable(ABC):
 def content_digest(rows: pl.DataFrame) -> str:
     """Return the SHA-256 of the rows' values, types and order."""
     stream = _Digest()
-    rows.rechunk().write_ipc(stream, compat_level=pl.CompatLevel.oldest())
+    rows.rechunk().write_ipc(cast("IO[bytes]", stream), compat_level=pl.CompatLevel.oldest())
     return stream.sha256.hexdigest()
 
 
