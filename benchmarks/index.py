@@ -4,9 +4,9 @@
         [--peers PYTHON]
 
 A planted shop (`benchmarks/planted.py`) is ingested and a model trained for one epoch, without towers; its item vectors
-are indexed and its users ask. Vectors are kept in `--folder` and used again. PYTHON: an interpreter with hnswlib, usearch
-and numpy of its own. Prints a JSON line for each: recall@10 against exact search on users that nothing was tuned on, and
-queries a second, all at once on so many threads and one by one.
+are indexed and its users ask. Vectors are kept in `--folder` and used again. PYTHON: an interpreter with hnswlib,
+usearch and numpy of its own. Prints a JSON line for each: recall@10 against exact search on users that nothing was
+tuned on, and queries a second, all at once on so many threads and one by one.
 """
 
 from __future__ import annotations
