@@ -48,7 +48,7 @@ class _Kind:
 
 def _lists(count: int) -> int:
     """Return a power of two near 4 sqrt(count), of at least forty items a list."""
-    return max(1, 2 ** int(np.log2(max(1.0, min(4 * count**0.5, count / 40)))))
+    return max(1, 1 << int(np.log2(max(1.0, min(4 * count**0.5, count / 40)))))
 
 
 def _probes(count: int, ending: str = "") -> list[str]:
@@ -79,7 +79,7 @@ class Measured:
     def __init__(self, kind: KindName, vectors_ID: Floats) -> None:
         made, count = KINDS[kind], len(vectors_ID)
         self.width = -(-vectors_ID.shape[1] // made.multiple) * made.multiple
-        self.efforts = made.efforts(count)
+        self.efforts: Sequence[str] = made.efforts(count)
         self.index = faiss.index_factory(self.width, made.factory(count, self.width), faiss.METRIC_INNER_PRODUCT)
         step = max(1, count // max(64 * _lists(count), 20_000))
         self.index.train(_padded(vectors_ID[::step], self.width))
@@ -88,7 +88,7 @@ class Measured:
 
     def set_effort(self, effort: str) -> None:
         """Look this hard from now on; it is written with the index."""
-        faiss.ParameterSpace().set_index_parameters(self.index, effort)
+        faiss.ParameterSpace().set_index_parameters(self.index, effort)  # type: ignore[arg-type]
 
     def nearest(self, queries_QD: Floats, k: int) -> Rows:
         """Return the k nearest places of each query."""
@@ -207,7 +207,7 @@ class ItemIndex:
             total = int(places.sum())
             if not self.exact and total <= _SCANNED:
                 return self._scanned(query_D, np.flatnonzero(places & ~hidden_I[self._built_I]))
-            selector = faiss.IDSelectorBitmap(np.packbits(places, bitorder="little"))  # type: ignore[call-arg]
+            selector = faiss.IDSelectorBitmap(np.packbits(places, bitorder="little"))  # type: ignore[call-arg,arg-type]
             options = _options(self._index, selector)
         if total == 0:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
@@ -244,7 +244,7 @@ class ItemIndex:
         """Return the vector of an item row, or None when the item is not in the index."""
         place = int(np.searchsorted(self.changes.added_A, row))
         if place < len(self.changes.added_A) and self.changes.added_A[place] == row:
-            return self.changes.vectors_AD[place]
+            return np.asarray(self.changes.vectors_AD[place], dtype=np.float32)
         place = int(np.searchsorted(self._built_I, row))
         if place >= len(self._built_I) or self._built_I[place] != row or self._hidden_I[row]:
             return None
@@ -260,5 +260,5 @@ def _options(index: Any, selector: Any) -> Any:
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)  # type: ignore[call-arg]
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)  # type: ignore[call-arg]
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=index.hnsw.efSearch)  # type: ignore[attr-defined]
     return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]

@@ -6,7 +6,7 @@ Axes: I items, Q queries, D dimensions, K places.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
@@ -25,7 +25,7 @@ _TIMED: Final = 100
 class Tunable(Protocol):
     """An index that can look harder: `set_effort` takes one of the words of `efforts`, the least first."""
 
-    efforts: Iterable[str]
+    efforts: Sequence[str]
 
     def set_effort(self, effort: str) -> None:
         """Look this hard from now on."""
