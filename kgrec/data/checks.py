@@ -176,13 +176,9 @@ def _bad_rows(
         .collect(engine="streaming")
     )
     concerned = sifted.filter(pl.col(_ALIKE).is_not_null() & pl.col(REASON_OF_ROW).is_null())
-    hashes = concerned.select(ROW_OF_INPUT, _ALIKE).collect(engine="streaming")
-    twice = repeated(hashes[_ALIKE])
-    if twice.is_empty():
     suspects = _suspects(concerned.select(ROW_OF_INPUT, _ALIKE), max(1, -(-rows_in // at_once)))
-    if not len(suspects):
+    if suspects.is_empty():
         return faulty.sort(ROW_OF_INPUT)
-    suspects = hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))[ROW_OF_INPUT]
     keys = (
         numbered.filter(pl.col(ROW_OF_INPUT).is_in(suspects.implode()))
         .select(ROW_OF_INPUT, key.alias(_ALIKE))
@@ -192,25 +188,17 @@ def _bad_rows(
     again = keys.filter(~pl.col(_ALIKE).is_first_distinct())  # equal hashes are only a suspicion
     reasons = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
     return pl.concat([faulty, reasons]).sort(ROW_OF_INPUT)
-    repeated = again.select(ROW_OF_INPUT, pl.lit(alike_reason).alias(REASON))
-    return pl.concat([faulty, repeated]).sort(ROW_OF_INPUT)
 
 
-def _suspects(concerned: pl.LazyFrame, shares: int) -> NDArray[np.uint32]:
+def _suspects(concerned: pl.LazyFrame, shares: int) -> pl.Series:
     """Return the rows whose hash occurs more than once, growing; hashes are compared a share of them at a time."""
     found = []
     for share in range(shares):
         part = concerned.filter(pl.col(_ALIKE) % shares == share) if shares > 1 else concerned
         hashes = part.collect(engine="streaming")
-        found.append(hashes[ROW_OF_INPUT].to_numpy()[_repeated(hashes[_ALIKE].to_numpy())])
-    return np.sort(np.concatenate(found))
-
-
-def _repeated(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Say of each hash whether it occurs more than once."""
-    ordered = np.sort(hashes)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return np.isin(hashes, twice)
+        twice = repeated(hashes[_ALIKE])
+        found.append(hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))[ROW_OF_INPUT])
+    return pl.concat(found).sort()
 
 
 def _quarantine(numbered: pl.LazyFrame, own: list[str], bad: pl.DataFrame, findings: Findings) -> dict[str, str]:
