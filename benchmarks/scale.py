@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--draw", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.draw and not options.out:
+        parser.error("--draw needs the lines of --out")
     if options.child:
         print(json.dumps(one_stage(Path(options.child[0]), options.child[1], options.memory_mb)))
         return
@@ -121,8 +124,50 @@ def rows_of(shop: Path) -> int:
     return int(pl.scan_parquet(shop / "events" / "*.parquet").select(pl.len()).collect().item())
 
 
+COLOURS = {"ingest": "#1b6ca8", "split": "#c8553d", "features": "#588157", "graph": "#8a6fb0", "train": "#b08900"}
+WIDE, HIGH, LEFT, TOP = 330, 240, 60, 30
+
+
 def drawn(lines: Sequence[dict[str, Any]]) -> str:
-    raise NotImplementedError
+    """Return an SVG: processor seconds per million events, and peak memory, against the events, by stage."""
+    panels = [("processor seconds per million events", lambda one: 1e6 * one["processor_seconds"] / one["events"]),
+              ("peak memory, MB", lambda one: one["peak_rss_mb"])]  # fmt: skip
+    width, height = 2 * (WIDE + LEFT + 20), HIGH + TOP + 60
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+             f'font-size="11"><rect width="100%" height="100%" fill="white"/>']  # fmt: skip
+    for place, (title, value) in enumerate(panels):
+        parts += panel(lines, title, value, LEFT + place * (WIDE + LEFT + 20))
+    for place, (stage, colour) in enumerate(COLOURS.items()):
+        parts.append(f'<text x="{LEFT + 90 * place}" y="{height - 8}" fill="{colour}">{stage}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def panel(
+    lines: Sequence[dict[str, Any]], title: str, value: Callable[[dict[str, Any]], float], left: int
+) -> list[str]:
+    """Return one panel, both axes logarithmic, a line and dots for each stage, the value beside each dot."""
+    across, up = [math.log10(one["events"]) for one in lines], [math.log10(value(one)) for one in lines]
+    low, high = min(up) - 0.1, max(up) + 0.1
+    first, last = min(across) - 0.2, max(across) + 0.3
+
+    def at(one: dict[str, Any]) -> tuple[float, float]:
+        x = left + WIDE * (math.log10(one["events"]) - first) / (last - first)
+        return x, TOP + HIGH * (high - math.log10(value(one))) / (high - low)
+
+    parts = [f'<text x="{left}" y="{TOP - 10}" font-weight="bold">{title}</text>',
+             f'<rect x="{left}" y="{TOP}" width="{WIDE}" height="{HIGH}" fill="none" stroke="#999"/>']  # fmt: skip
+    for events in sorted({one["events"] for one in lines}):
+        x = left + WIDE * (math.log10(events) - first) / (last - first)
+        parts.append(f'<text x="{x:.0f}" y="{TOP + HIGH + 16}" text-anchor="middle">{events:,}</text>')
+    for stage, colour in COLOURS.items():
+        own = sorted((one for one in lines if one["stage"] == stage), key=lambda one: one["events"])
+        points = " ".join("{:.1f},{:.1f}".format(*at(one)) for one in own)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for one in own:
+            x, y = at(one)
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+            parts.append(f'<text x="{x + 5:.1f}" y="{y - 4:.1f}" fill="{colour}">{value(one):,.3g}</text>')
+    return parts
 
 
 if __name__ == "__main__":
