@@ -3,9 +3,9 @@
     python benchmarks/building.py [--events 1000000] [--recbole PYTHON] [--folder DIR]
 
 PYTHON: an interpreter with recbole of its own (`pip install recbole==1.2.1 "numpy<2" "pandas<2.2"`). Both get users,
-items, times and the label of each row, RecBole as its atomic text file, which is written beforehand; both split globally by
-time, 80 / 10 / 10, and then walk once through the train rows in shuffled batches of 4,096. One thread each. Prints a JSON
-line for each: wall clock, processor seconds, peak memory and the load.
+items, times and the label of each row, RecBole as its atomic text file, which is written beforehand; both split
+globally by time, 80 / 10 / 10, and then walk once through the train rows in shuffled batches of 4,096. One thread each.
+Prints a JSON line for each: wall clock, processor seconds, peak memory and the load.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def ours(shop: Path) -> dict[str, float]:
     columns = [torch.from_numpy(train[name].to_numpy().astype(np.int64)) for name in names]
     rows, generator = 0, torch.Generator().manual_seed(7)
     for row_B in shuffled(train.height, -(-train.height // BATCH), generator):
-        rows += len([column[row_B] for column in columns][0])
+        rows += len([column[row_B] for column in columns].pop())
     now = resource.getrusage(resource.RUSAGE_SELF)
     return {"seconds": time.perf_counter() - began, "built": built, "rows": rows, "peak_mb": now.ru_maxrss / 1000,
             "processor_seconds": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime}  # fmt: skip

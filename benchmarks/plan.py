@@ -111,7 +111,7 @@ measured on small logs. Nobody has run this size: the plan says where the limits
 
 **A machine** has {MACHINE_CORES} cores and {MACHINE_GB} GB, of which four fifths are used.
 A core costs ${CORE_HOUR} an hour, a GB of memory ${GB_HOUR} an hour, a GB kept ${GB_MONTH} a month:
-assumed prices. Every core is taken to do what one did here.
+assumed prices. Every core is taken to do what one did here; the network between machines costs nothing here.
 
 | stage | kept, GB | processor hours | memory, GB | machines | hours | dollars | held in memory |
 |---|---|---|---|---|---|---|---|
@@ -135,7 +135,7 @@ must shard its tables, and sample or cache the propagation: now every step goes 
 must stream its triples. `ingest` and `split` run as they are; with one file a day, days can be parsed on
 several machines.
 
-## What was measured
+## What it rests on
 
 | figure | value | where |
 |---|---|---|
