@@ -40,7 +40,7 @@ def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
         built = _build(run, config, ingested, log, out)
         built.entities.save(out / ENTITIES)
         built.relations.save(out / RELATIONS)
-        built.triples.write_parquet(out / "triples.parquet")
+        built.triples.write_parquet(out / "triples.parquet", compression="lz4", statistics=False)  # always read whole
         built.nodes.write_parquet(out / "nodes.parquet")
         built.relations_report.write_parquet(out / REPORT)
         return built.facts

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 
 from kgrec.columns import HEAD_ROW, ITEM_ROW, KNOWN_AT, PART, RELATION_ROW, TAIL_ROW, TRAIN, USER_ROW
+from kgrec.graph.merging import run_starts
 from kgrec.graph.names import relation_words
 
 _SAMPLE: Final = 2_000
@@ -174,8 +175,8 @@ class _Nodes:
         mixed = ends[(ends < num_items).sum(axis=1) == 1]
         items, nodes = mixed.min(axis=1), mixed.max(axis=1)
         order = np.argsort(nodes, kind="stable")
-        _, starts, counts = np.unique(nodes[order], return_index=True, return_counts=True)
-        return cls(items[order], starts, counts)
+        starts = run_starts(nodes[order])
+        return cls(items[order], starts, np.diff(starts, append=len(order)))
 
     def only(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> _Nodes:
         """Return some of the nodes, in their order."""

@@ -119,7 +119,17 @@ def repeated(numbers: pl.Series) -> pl.Series:
     [1, 3]
     """
     ordered = np.sort(numbers.to_numpy())
-    return pl.Series(numbers.name, np.unique(ordered[1:][ordered[1:] == ordered[:-1]]), dtype=numbers.dtype)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    return pl.Series(numbers.name, again[run_starts(again)], dtype=numbers.dtype)
+
+
+def run_starts(ordered: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return where each run of equal numbers begins.
+
+    >>> run_starts(np.array([1, 1, 4, 5, 5])).tolist()
+    [0, 2, 3]
+    """
+    return np.flatnonzero(np.concatenate([np.ones(min(len(ordered), 1), bool), ordered[1:] != ordered[:-1]]))
 
 
 def settle_conflicts(

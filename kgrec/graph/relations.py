@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from kgrec.columns import HEAD_ROW, RELATION_ROW, ROW_TYPE, TAIL_ROW
-from kgrec.graph.merging import once
+from kgrec.graph.merging import once, run_starts
 
 INVERSE_OF: Final = "inverse_of"
 SYMMETRIC: Final = "symmetric"
@@ -29,8 +29,10 @@ def describe_relations(triples: pl.DataFrame, num_items: int, agreement: float) 
     """
     heads, tails = (_keys(triples, end) for end in (HEAD_ROW, TAIL_ROW))
     per_head, per_tail = _fan(heads), _fan(tails)
-    item_ends = np.unique(np.concatenate([keys[keys & _NODE < num_items] for keys in (heads, tails)]))
-    covered = pl.DataFrame({RELATION_ROW: item_ends >> 32}).group_by(RELATION_ROW).len("item_count")
+    item_ends = np.sort(np.concatenate([keys[keys & _NODE < num_items] for keys in (heads, tails)]))
+    covered = (
+        pl.DataFrame({RELATION_ROW: item_ends[run_starts(item_ends)] >> 32}).group_by(RELATION_ROW).len("item_count")
+    )
     covered = covered.cast({RELATION_ROW: ROW_TYPE})
     counterparts = _counterparts(triples)
     sizes = per_head.select(RELATION_ROW, "triples")
@@ -60,10 +62,10 @@ def _keys(triples: pl.DataFrame, end: str) -> NDArray[np.int64]:
 
 def _fan(keys: NDArray[np.int64]) -> pl.DataFrame:
     """A row a relation: triples, distinct nodes, triples a node on average and at most, share of nodes with one."""
-    starts = _starts(keys)
+    starts = run_starts(keys)
     counts = np.diff(starts, append=len(keys))
     relation = keys[starts] >> 32
-    first = _starts(relation)
+    first = run_starts(relation)
     nodes, triples = np.diff(first, append=len(starts)), np.add.reduceat(counts, first) if len(first) else first
     most, ones = (
         (np.maximum.reduceat(counts, first), np.add.reduceat(counts == 1, first)) if len(first) else (first,) * 2
@@ -72,11 +74,6 @@ def _fan(keys: NDArray[np.int64]) -> pl.DataFrame:
         RELATION_ROW: relation[first], "triples": triples, "nodes": nodes, "mean": triples / np.maximum(nodes, 1),
         "most": most, "single": ones / np.maximum(nodes, 1),
     }).cast({RELATION_ROW: ROW_TYPE, **dict.fromkeys(("triples", "nodes", "most"), pl.UInt32)})  # fmt: skip
-
-
-def _starts(ordered: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Where each run of equal numbers begins."""
-    return np.flatnonzero(np.concatenate([np.ones(min(len(ordered), 1), bool), ordered[1:] != ordered[:-1]]))
 
 
 def _counterparts(triples: pl.DataFrame) -> pl.DataFrame:

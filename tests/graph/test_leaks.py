@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
+from scipy.sparse import csr_array
 
 from kgrec import columns as c
+from kgrec.graph import leaks
 from kgrec.graph.leaks import find_leaks
 from kgrec.seeds import numpy_generator
 
@@ -125,3 +127,14 @@ def test_the_threshold_decides():
     assert suspects(triples(tastes), "same_taste") == []
     (found,) = suspects(triples(tastes), "same_taste", likeness=0.6)
     assert 0.6 < found.likeness < 0.95
+
+
+def test_pairs_are_counted_by_parts_as_at_once(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(0)
+    matrix = csr_array((draw.random((9, 20)) < 0.4).astype(np.float32))
+    pairs = draw.integers(0, 9, (50, 2))
+    expected = [(matrix[[a]].multiply(matrix[[b]])).sum() for a, b in pairs]
+    for cells in (1, 13, 10_000):
+        monkeypatch.setattr(leaks, "_CELLS", cells)
+        assert leaks._together(matrix, pairs).tolist() == expected
+        assert leaks._together(matrix, pairs[:0]).tolist() == []

@@ -54,6 +54,10 @@ def test_propagation_is_the_dense_mean_of_powers(seed: int, layers: int, weight:
     expected = sum(torch.linalg.matrix_power(dense, power) @ nodes for power in range(layers + 1)) / (layers + 1)
     got = propagate(nodes.float(), adjacency.matrix_KK, layers)
     torch.testing.assert_close(got.double(), expected, atol=1e-5, rtol=1e-4)
+    if adjacency.matrix_KK is not None:  # the order of a row decides the bits of its sum
+        starts, column_Y = adjacency.matrix_KK.crow_indices(), adjacency.matrix_KK.col_indices()
+        for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            assert (column_Y[begin:end].diff() > 0).all()
 
 
 def test_the_gradient_is_the_dense_one() -> None:
