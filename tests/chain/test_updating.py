@@ -11,6 +11,9 @@ import pytest
 
 import kgrec
 from kgrec import columns as c
+from kgrec.chain.context import Run
+from kgrec.chain.updating import update_graph
+from kgrec.config import load_config
 from kgrec.serving import package
 from kgrec.workspace import Workspace
 from tests import worlds
@@ -87,3 +90,18 @@ def test_again_changes_nothing_and_rollback_leads_back(tiny_copy: Path, grown: P
     call("rollback", "--workspace", tiny_copy)
     assert kgrec.load(tiny_copy).number == "1"
     assert "updated" in (Workspace(tiny_copy).audit).read_text()
+
+
+def test_a_version_learned_again_is_updated_from_what_it_learned_from(tmp_path: Path) -> None:
+    """Nothing is new, so a propagation over the events of train and validation must give the vectors that are served."""
+    overrides = ['tasks=["click","kg"]', "training.epochs=2", "training.refit=true", "gate.tolerance=0.9"]
+    kgrec.run(worlds.TINY, tmp_path / "workspace", overrides=overrides)
+    before = kgrec.load(tmp_path / "workspace")
+    assert "refit" in before.artifact.inputs
+    with (place := Workspace(tmp_path / "workspace")).hold("test"):
+        said = update_graph(Run(load_config(worlds.TINY, overrides), place))
+    assert said.facts["new_items"] == said.facts["new_triples"] == 0
+    assert said.facts["old_vectors_agree"]["least"] > 0.9999
+    after = kgrec.load(tmp_path / "workspace")
+    assert after.number == said.version != before.number
+    assert np.array_equal(after.user_vectors_UD, before.user_vectors_UD)
