@@ -93,7 +93,7 @@ def test_again_changes_nothing_and_rollback_leads_back(tiny_copy: Path, grown: P
 
 
 def test_a_version_learned_again_is_updated_from_what_it_learned_from(tmp_path: Path) -> None:
-    """Nothing is new, so a propagation over the events of train and validation must give the vectors that are served."""
+    """Nothing is new: a propagation over the events of train and validation gives the vectors that are served."""
     overrides = ['tasks=["click","kg"]', "training.epochs=2", "training.refit=true", "gate.tolerance=0.9"]
     kgrec.run(worlds.TINY, tmp_path / "workspace", overrides=overrides)
     before = kgrec.load(tmp_path / "workspace")
