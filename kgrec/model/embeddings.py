@@ -52,6 +52,10 @@ class SharedTables(nn.Module):
         self.entities_ED = nn.Parameter(_normal(shape.num_entities, dimensions, spread, generator))
         self.relations_RW = nn.Parameter(_normal(2 * shape.num_relations, width, spread, generator))
 
+    def rows(self, user_V: Tensor, entity_F: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some rows of users and of entities, (V, D) and (F, D)."""
+        return self.users_UD.index_select(0, user_V), self.entities_ED.index_select(0, entity_F)
+
 
 def _normal(rows: int, dimensions: int, spread: float, generator: torch.Generator) -> Tensor:
     return torch.randn(rows, dimensions, generator=generator) * spread

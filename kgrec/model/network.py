@@ -6,6 +6,7 @@ Shapes: U users, I items, E entities, K nodes of the graph, D dimensions, B rows
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from kgrec.model.embeddings import NetworkShape, SharedTables, drop_rows
 from kgrec.model.kg_scorers import SCORERS, KgScorer, ScorerName
 from kgrec.model.propagation import GraphEdges, build_adjacency, fold_vectors, propagate
 from kgrec.model.reasoning import compose_path, path_consistency
+from kgrec.model.sampled import Rows, distinct, draw_layers, hashed, places, propagate_drawn
 from kgrec.model.towers import TowerConfig, TowerOutput, Towers, probabilities
 from kgrec.seeds import derive_seed
 
@@ -30,6 +32,14 @@ class NetworkConfig(BaseModel):
         default=64, ge=2, multiple_of=2, description="dimensions of every shared vector, even, >= 2"
     )
     layers: int = Field(default=2, ge=0, le=3, description="propagation layers over the graph, 0 to 3")
+    propagation: Literal["exact", "sampled"] = Field(
+        default="exact",
+        description='how a training step propagates: over the "exact" graph, or over "sampled" neighbours of its rows, '
+        "for a graph that does not fit a step; what is judged and served is exact",
+    )
+    fanout: int = Field(
+        default=16, ge=1, description="sampled propagation: neighbours that a node asks in a layer at most, >= 1"
+    )
     graph_weight: float = Field(
         default=0.5, ge=0, description="weight of a knowledge-graph edge beside an interaction's 1, >= 0; 0 = graph off"
     )
@@ -54,11 +64,17 @@ class Encoded:
     """What the tasks read once a step. Users and items: vectors of length 1, or 0 where nothing is known.
 
     entities_ED: the entities' rows as the links read them; None where neither links nor `cross_compress` are asked.
+    rows: what the tables are of, where they are not of all.
     """
 
     users_UD: Tensor
     items_ID: Tensor
     entities_ED: Tensor | None = None
+    rows: Rows | None = None
+
+    def at(self, kind: Literal["users", "items", "entities"], row_B: Tensor) -> Tensor:
+        """Return where rows stand in the table of this kind; -1 stays."""
+        return row_B if self.rows is None else places(getattr(self.rows, kind), row_B)
 
 
 @dataclass(frozen=True)
@@ -129,18 +145,55 @@ class Network(nn.Module):
     def _propagated(self) -> Tensor:
         return propagate(self._nodes(), self.adjacency.matrix_KK, self.config.layers)
 
-    def encode(self) -> Encoded:
-        """Return all vectors that tasks read; the users' and items' by one propagation over the whole graph."""
+    def encode(self, reads: Rows | None = None, *, aligned: bool = False) -> Encoded:
+        """Return all vectors that tasks read; the users' and items' by one propagation over the whole graph.
+
+        With `propagation = "sampled"` and `reads`, only the vectors of those rows, by propagation over drawn edges.
+        aligned: items among the rows are among its entities, too, and the other way round.
+        """
+        if reads is not None and self.config.propagation == "sampled":
+            return self._encode_rows(reads.aligned(self.shape.num_items) if aligned else reads)
         first, last = self.shape.num_users, self.shape.num_users + self.shape.num_items
         final_KD = self._propagated()
         users_UD, items_ID = final_KD[:first], final_KD[first:last]
         users_UD, items_ID = functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1)
         return Encoded(users_UD, items_ID, self.tables.entities_ED)
 
+    def _encode_rows(self, reads: Rows) -> Encoded:
+        """Return the vectors of distinct ascending rows. One number is drawn, so that all processes draw alike."""
+        key = int(torch.randint(1 << 62, ())) if self.training else 0
+        users, items = self.shape.num_users, self.shape.num_items
+        matrix_KK, config = self.adjacency.matrix_KK, self.config
+        layers = draw_layers(
+            matrix_KK, torch.cat([reads.users, reads.items + users]), config.layers, config.fanout, key
+        )
+        reached_M = layers[-1].reached_M if layers else torch.cat([reads.users, reads.items + users])
+        user_V, rest = reached_M[reached_M < users], reached_M[reached_M >= users] - users
+        item_J, kept = rest[rest < items], self.adjacency.kept_P[rest[rest >= items] - items]
+        compressed = [reads.items] if self.item_rows_read else []
+        entity_F = distinct(torch.cat([reads.entities, *compressed]))
+        table_G = distinct(torch.cat([item_J, kept, entity_F]))
+        users_VD, table_GD = self.tables.rows(user_V, table_G)
+        items_JD, kept_PD, entities_FD = (
+            table_GD.index_select(0, torch.searchsorted(table_G, part)) for part in (item_J, kept, entity_F)
+        )
+        if self.shared_encoder is not None:
+            items_JD = self.shared_encoder.items(items_JD)
+        own_MD = torch.cat([users_VD, items_JD * self.get_buffer("seen_I1")[item_J]])
+        if self.training and config.id_dropout > 0:
+            own_MD = own_MD * (hashed(~key, reached_M[: len(own_MD)]) >= config.id_dropout).unsqueeze(1)
+        final_ND = functional.normalize(propagate_drawn(torch.cat([own_MD, kept_PD]), layers), dim=1)
+        first = len(reads.users)
+        return Encoded(final_ND[:first], final_ND[first:], entities_FD, Rows(reads.users, reads.items, entity_F))
+
+    @property
+    def item_rows_read(self) -> bool:
+        """Say whether the towers read the items' own rows beside the propagated ones."""
+        return self.towers is not None and self.towers.compress is not None
+
     def item_rows(self) -> Tensor | None:
         """Return the items' own rows, (I, D), where the towers read them beside the propagated ones; else None."""
-        reads = self.towers is not None and self.towers.compress is not None
-        return self.tables.entities_ED[: self.shape.num_items] if reads else None
+        return self.tables.entities_ED[: self.shape.num_items] if self.item_rows_read else None
 
     def predict(
         self, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor, encoded: Encoded | None = None
@@ -206,9 +259,10 @@ def run_towers(
     towers: Towers, vectors: Encoded, user_B: Tensor, item_B: Tensor, numeric_BF: Tensor, categorical_BC: Tensor
 ) -> TowerOutput:
     """Return what the towers say of (user, item) rows, of which -1 is unknown, with these features."""
-    user_BD, item_BD = rows_or_zero(vectors.users_UD, user_B), rows_or_zero(vectors.items_ID, item_B)
+    user_BD = rows_or_zero(vectors.users_UD, vectors.at("users", user_B))
+    item_BD = rows_or_zero(vectors.items_ID, vectors.at("items", item_B))
     rows_ED = vectors.entities_ED if towers.compress is not None else None
-    entity_BD = rows_or_zero(rows_ED, item_B) if rows_ED is not None else None
+    entity_BD = rows_or_zero(rows_ED, vectors.at("entities", item_B)) if rows_ED is not None else None
     output: TowerOutput = towers(user_BD, item_BD, numeric_BF, categorical_BC, entity_BD)
     return output
 

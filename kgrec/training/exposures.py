@@ -16,6 +16,7 @@ from kgrec.model.embeddings import Head
 from kgrec.model.imbalance import Imbalance, Weighing
 from kgrec.model.losses import click_loss
 from kgrec.model.network import Encoded, Network, run_towers
+from kgrec.model.sampled import Rows
 from kgrec.model.towers import TowerOutput
 from kgrec.training.order import shuffled
 
@@ -85,6 +86,10 @@ class TowerTask:
         if not clicked_only or click_N is None:
             return {"click": rows, "conversion": rows}
         return {"click": rows, "conversion": float(click_N[batch[0]].sum(dtype=torch.float64))}
+
+    def reads(self, batch: Sequence[Tensor]) -> Rows:
+        """Return the users and items of the exposures."""
+        return Rows.of(self.exposures.user_N[batch[0]], self.exposures.item_N[batch[0]])
 
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"click": ..., "conversion": ...} as far as there are labels.

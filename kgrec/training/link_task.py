@@ -27,6 +27,7 @@ from kgrec.model.link_losses import (
 from kgrec.model.network import Encoded, Network
 from kgrec.model.precision import takes_bfloat16
 from kgrec.model.reasoning import compose_path
+from kgrec.model.sampled import Rows
 
 LINK: Final = "link"
 _PATHS: Final = 1024  # chains of a step at most
@@ -142,15 +143,23 @@ class LinkTask:
         """Return how many triples there are. Chains, of the first triples alone, weigh a little otherwise in parts."""
         return {LINK: float(len(batch[0]))}
 
+    def reads(self, batch: Sequence[Tensor]) -> Rows:
+        """Return heads, tails and sampled entities; all entities where a triple is scored against all."""
+        if self.loss is LinkLoss.ONE_VS_ALL:
+            return Rows.of(entities=torch.arange(self.num_entities))
+        row_B, drawn_M, *onward = batch
+        ends = [self.queries_T3[row_N][:, [0, 2]].flatten() for row_N in (row_B, *onward)]
+        return Rows.of(entities=torch.cat([*ends, drawn_M]))
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"link": R}, the loss of the triples and each further term times its weight."""
         row_B, drawn_M, *onward = batch
-        triples_B3, config = self.queries_T3[row_B], self.config
+        triples_B3, config = self._placed(row_B, encoded), self.config
         entities_ED = network.tables.entities_ED if encoded.entities_ED is None else encoded.entities_ED
         if self.loss is LinkLoss.ONE_VS_ALL:
             loss, parts, query_B = self._against_all(network, entities_ED, triples_B3)
         else:
-            loss, parts = self._against_drawn(network, entities_ED, triples_B3, drawn_M)
+            loss, parts = self._against_drawn(network, entities_ED, triples_B3, encoded.at("entities", drawn_M))
             query_B = None
         if config.n3:
             loss = loss + config.n3 * n3_penalty(network.scorer, *parts, query_B)
@@ -166,9 +175,17 @@ class LinkTask:
             head_BD = parts[0] if query_B is None else parts[0].index_select(0, query_B)
             loss = loss + config.smoothness * (head_BD - parts[2]).square().sum(1).sum() / max(len(row_B), 1)
         for row_N in onward:
-            first_N3, second_N3 = triples_B3[: len(row_N)], self.queries_T3[row_N]
+            first_N3, second_N3 = triples_B3[: len(row_N)], self._placed(row_N, encoded)
             loss = loss + config.path_weight * self._paths(network, entities_ED, first_N3, second_N3)
         return {LINK: loss}
+
+    def _placed(self, row_B: Tensor, encoded: Encoded) -> Tensor:
+        """Return queries whose heads and tails are places in the encoded entities."""
+        triples_B3 = self.queries_T3[row_B]
+        if encoded.rows is None:
+            return triples_B3
+        head_B, relation_B, tail_B = triples_B3.T
+        return torch.stack([encoded.at("entities", head_B), relation_B, encoded.at("entities", tail_B)], dim=1)
 
     def _against_all(
         self, network: Network, entities_ED: Tensor, triples_B3: Tensor

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from kgrec.model.network import Encoded, Network
 from kgrec.seeds import derive_seed
-from kgrec.training.step import Batches, losses_of
+from kgrec.training.step import Batches, losses_of, reads_of
 from kgrec.training.tasks import Task
 from kgrec.training.trunk import Parts, Trunk, cosines, gramian, met
 
@@ -41,7 +41,7 @@ def look(network: Network, tasks: Sequence[Task], seed: int, epoch: int) -> dict
     training = network.training
     network.eval()
     with torch.no_grad():
-        trunk = Trunk(network.encode())
+        trunk = Trunk(network.encode(reads_of(network, batches), aligned=True))
     losses = losses_of(network, batches, trunk.encoded)
     found: dict[str, float] = {}
     if len(losses) > 1:
@@ -97,7 +97,8 @@ def _shifted(encoded: Encoded, parts: Parts) -> Encoded:
     if "entities_ED" in moves:
         moves["items_ID"] = moves["entities_ED"][: len(encoded.items_ID)]
     moved = {key: getattr(encoded, key).detach() - part for key, part in moves.items()}
-    return replace(encoded, **{key: functional.normalize(p, dim=1) if key in _UNIT else p for key, p in moved.items()})
+    unit: dict[str, Any] = {key: functional.normalize(p, dim=1) if key in _UNIT else p for key, p in moved.items()}
+    return replace(encoded, **unit)
 
 
 def _step(gradient: Tensor, length: float) -> Tensor:

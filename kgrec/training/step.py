@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from kgrec.model.layers import ByteDropout
 from kgrec.model.network import Encoded, Network
+from kgrec.model.sampled import Rows
 from kgrec.training.tasks import Task
 from kgrec.training.trunk import Parts, Trunk
 from kgrec.training.world import ALONE, World
@@ -31,10 +33,22 @@ class Step:
         self, network: Network, batches: Batches, *, cut: bool = False, held_out: Batches = (), world: World = ALONE
     ) -> None:
         self._network, self._batches, self._held_out, self._world = network, batches, held_out, world
+        self._parts = [_part(task, batch, world) for task, batch in batches]
         self._random = torch.get_rng_state()
-        encoded = network.encode()
+        encoded = network.encode(self._reads(), aligned=cut)
         self._trunk = Trunk(encoded) if cut else None
-        self.losses = losses_of(network, batches, self._trunk.encoded if self._trunk else encoded, world)
+        self.losses = self._losses(self._trunk.encoded if self._trunk else encoded)
+
+    def _reads(self) -> Rows | None:
+        return reads_of(self._network, [(part.task, part.own) for part in self._parts])
+
+    def _losses(self, encoded: Encoded) -> dict[str, Tensor]:
+        if self._world.size == 1:
+            return losses_of(self._network, self._batches, encoded)
+        losses: dict[str, Tensor] = {}
+        for part in self._parts:
+            losses.update(_part_of_losses(self._network, part, encoded, self._world))
+        return losses
 
     def gradients(self) -> dict[str, Parts]:
         """Return each loss's gradient on what it reaches outside the encoder. Asked once: it frees the graph."""
@@ -50,14 +64,14 @@ class Step:
         """Return the losses of the same batches, with the same dropout, under the parameters as they are now."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random)
-            return losses_of(self._network, self._batches, self._network.encode(), self._world)
+            return self._losses(self._network.encode(self._reads()))
 
     def held_out_gradients(self) -> dict[str, Parts]:
         """Return the gradients of the held-out losses under the parameters as they are now, without dropout."""
         training = self._network.training
         self._network.eval()
         with torch.no_grad():
-            encoded = self._network.encode()
+            encoded = self._network.encode(reads_of(self._network, self._held_out), aligned=True)
         trunk = Trunk(encoded)
         found = trunk.gradients(losses_of(self._network, self._held_out, trunk.encoded), self._network)
         self._network.train(training)
@@ -69,33 +83,50 @@ class Step:
         return self._trunk
 
 
-def losses_of(network: Network, batches: Batches, encoded: Encoded, world: World = ALONE) -> dict[str, Tensor]:
-    """Return the losses of some batches of tasks, by name; of several processes each computes its part of the rows."""
+def losses_of(network: Network, batches: Batches, encoded: Encoded) -> dict[str, Tensor]:
+    """Return the losses of some batches of tasks, by name."""
     losses: dict[str, Tensor] = {}
     for task, batch in batches:
-        if world.size == 1:
-            losses.update(task.losses(network, encoded, batch))
-        else:
-            losses.update(_part_of_losses(network, task, batch, encoded, world))
+        losses.update(task.losses(network, encoded, batch))
     return losses
 
 
-def _part_of_losses(
-    network: Network, task: Task, batch: Sequence[Tensor], encoded: Encoded, world: World
-) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Part:
+    """A process's rows of a task's batch. A process without rows has the first one, which then counts nothing."""
+
+    task: Task
+    whole: Sequence[Tensor]
+    own: Sequence[Tensor]
+    first: int
+    empty: bool
+
+
+def _part(task: Task, batch: Sequence[Tensor], world: World) -> Part:
+    if world.size == 1:
+        return Part(task, batch, batch, 0, empty=False)
+    share = world.share(len(batch[0]))
+    empty = share.start == share.stop
+    rows = slice(0, 1) if empty else share
+    return Part(task, batch, task.part(batch, rows), rows.start, empty)
+
+
+def reads_of(network: Network, batches: Batches) -> Rows | None:
+    """Return the rows whose vectors the losses of some batches read; None where the network encodes all rows anyway."""
+    if network.config.propagation == "exact":
+        return None
+    return Rows.joined(task.reads(batch) for task, batch in batches)
+
+
+def _part_of_losses(network: Network, part: Part, encoded: Encoded, world: World) -> dict[str, Tensor]:
     """Return the losses of the whole batch, whose gradient is that of this process's part.
 
-    A loss is a mean over what `task.mass` counts, so that of the whole is the mean of the parts' by their masses. A
-    process without rows computes the first one, which then counts nothing.
+    A loss is a mean over what `task.mass` counts, so that of the whole is the mean of the parts' by their masses.
     """
-    rows = len(batch[0])
-    share = world.share(rows)
-    empty = share.start == share.stop
-    part = task.part(batch, slice(0, 1) if empty else share)
-    with _drawing_as_part(network, 0 if empty else share.start, rows):
-        own = task.losses(network, encoded, part)
-    mass, whole = task.mass(part), task.mass(batch)
-    scales = [0.0 if empty or not whole[name] else mass[name] / whole[name] for name in own]
+    with _drawing_as_part(network, part.first, len(part.whole[0])):
+        own = part.task.losses(network, encoded, part.own)
+    mass, whole = part.task.mass(part.own), part.task.mass(part.whole)
+    scales = [0.0 if part.empty or not whole[name] else mass[name] / whole[name] for name in own]
     total_T = world.sum(torch.stack([loss.detach() * scale for loss, scale in zip(own.values(), scales, strict=True)]))
     return {
         name: _OfTheWhole.apply(loss, scale, total)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from kgrec.model.losses import full_softmax_loss, sampled_softmax_loss
 from kgrec.model.network import Encoded, Network, NetworkConfig
 from kgrec.model.precision import takes_bfloat16
 from kgrec.model.propagation import GraphEdges
+from kgrec.model.sampled import Rows
 from kgrec.training.exposures import Exposures, TowerTask
 from kgrec.training.link_task import LinkConfig, LinkTask
 from kgrec.training.order import shuffled_by_user
@@ -96,6 +97,9 @@ class Task(Protocol):
     def mass(self, batch: Sequence[Tensor]) -> Mapping[str, float]:
         """Return what each loss of a batch is a mean over: the parts' losses weigh so much in that of the whole."""
 
+    def reads(self, batch: Sequence[Tensor]) -> Rows:
+        """Return the rows whose vectors the losses of a batch read."""
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return each loss of a batch, a scalar under its name."""
 
@@ -134,18 +138,26 @@ class RetrievalTask:
         """Return the sum of the positives' weights."""
         return {RETRIEVAL: float(self.positives.weight_P[batch[0]].sum(dtype=torch.float64))}
 
+    def reads(self, batch: Sequence[Tensor]) -> Rows:
+        """Return the positives' users and items with the negatives; all items where the softmax is over all."""
+        row_B, drawn_M = batch
+        items = torch.cat([self.positives.item_P[row_B], drawn_M])
+        return Rows.of(self.positives.user_P[row_B], items if self.sampled else torch.arange(len(self.trainable_I)))
+
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"retrieval": loss}."""
         row_B, drawn_M = batch
         item_B, weight_B = self.positives.item_P[row_B], self.positives.weight_P[row_B]
         distinct_V, user_B = torch.unique(self.positives.user_P[row_B], return_inverse=True)
-        users_VD, heat = encoded.users_UD.index_select(0, distinct_V), self.config.temperature
+        users_VD, heat = encoded.users_UD.index_select(0, encoded.at("users", distinct_V)), self.config.temperature
         if not self.sampled:
             loss = full_softmax_loss(
                 users_VD, encoded.items_ID, user_B, item_B, weight_B, heat, self.trainable_I, bfloat16=self.bfloat16
             )
             return {RETRIEVAL: loss}
-        positives_BD, drawn_MD = (encoded.items_ID.index_select(0, part) for part in (item_B, drawn_M))
+        positives_BD, drawn_MD = (
+            encoded.items_ID.index_select(0, encoded.at("items", part)) for part in (item_B, drawn_M)
+        )
         count = len(self.candidate_J)
         loss = sampled_softmax_loss(users_VD, positives_BD, drawn_MD, user_B, item_B, drawn_M, weight_B, heat, count)
         return {RETRIEVAL: loss}

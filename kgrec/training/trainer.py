@@ -150,9 +150,7 @@ def train(
     """
     with reproducible(config.threads):
         optimiser, balancer = make_optimiser(network, config), config.balancer(seed)
-        if balancer.looks_ahead and not held_out:
-            what = f"{config.balancing.value} weighs by rows of the validation part, and there are none"
-            raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
+        _refuse_blind(network, balancer, config, world, held_out)
         state = _start(network, optimiser, balancer, config, checkpoint, owner)
         phases = plan(config, config.epochs, [task.name for task in tasks])
         last = config.epochs if until is None else min(until, config.epochs)
@@ -181,6 +179,20 @@ def train(
         network.eval()
         best = state.best or _copy(network)
         return TrainingResult(best, state.history, state.stopping.best_epoch, state.stopping.should_stop)
+
+
+def _refuse_blind(
+    network: Network, balancer: Balancer, config: TrainingConfig, world: World, held_out: Sequence[Task]
+) -> None:
+    """Raise InputError for a balancer that would look at what is not there."""
+    name = config.balancing.value
+    if balancer.looks_ahead and not held_out:
+        what = f"{name} weighs by rows of the validation part, and there are none"
+        raise InputError(Problem("training.balancing", what, 'name another method, as "uncertainty"'))
+    if network.config.propagation == "sampled" and (balancer.looks_ahead or (balancer.cuts_trunk and world.size > 1)):
+        what = f"{name} compares gradients of all vectors, and sampled propagation has those of some rows"
+        remedy = "use exact propagation" if balancer.looks_ahead else "use one process, or exact propagation"
+        raise InputError(Problem("training.balancing", what, f'{remedy}, or another method, as "uncertainty"'))
 
 
 def _one_epoch(

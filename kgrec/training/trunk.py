@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class Trunk:
         found = {field.name: getattr(encoded, field.name) for field in fields(encoded)}
         self._outputs: dict[str, Tensor] = {name: part for name, part in found.items() if isinstance(part, Tensor)}
         self.leaves = {name: part.detach().requires_grad_() for name, part in self._outputs.items()}
-        self.encoded = replace(encoded, **self.leaves)
+        leaves: dict[str, Any] = dict(self.leaves)
+        self.encoded = replace(encoded, **leaves)
 
     def gradients(self, losses: Mapping[str, Tensor], network: nn.Module) -> dict[str, Parts]:
         """Return each loss's gradient by everything it reaches: the leaves, and parameters outside the encoder.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from kgrec.model.network import Network
+from kgrec.model.network import Network, NetworkConfig
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
 from kgrec.training.world import ALONE, World
@@ -30,13 +30,14 @@ def run(
     progress: Callable[[Progress], None] = tell,
     world: World = ALONE,
     until: int | None = None,
+    model: NetworkConfig = SMALL,
 ) -> tuple[Network, TrainingResult]:
     """Train all three tasks on the planted world, from the checkpoint where there is one."""
     shape, data, genre_I = tastes()
     table, *_ = exposures(300, impressions=True)
     shape = shape.model_copy(update={"heads": table.heads, "num_numeric": 2, "cardinalities": (3,)})
     data = replace(data, exposures=table)
-    network = make_network(shape, SMALL, data, seed=3)
+    network = make_network(shape, model, data, seed=3)
     losses = TaskConfig(full_softmax_items=0, sampled_items=16, sampled_entities=8)
     later = replace(data, positives=tastes(seed=1)[1].positives, exposures=exposures(100, impressions=True, seed=1)[0])
     result = train(

@@ -23,7 +23,7 @@ from kgrec.training.step import _OfTheWhole
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.world import ALONE, World
 from tests.training.resume_script import CONFIG, run
-from tests.training.together_script import BALANCERS, DIES_AFTER, HALF
+from tests.training.together_script import BALANCERS, DIES_AFTER, HALF, SAMPLED, SHORT
 from tests.training.worlds_of_tensors import SMALL, exposures, tastes
 
 SCRIPT = "tests.training.together_script"
@@ -154,8 +154,12 @@ def test_two_processes_of_which_one_dies_learn_as_one(histories: dict[str, list[
 
 @pytest.mark.parametrize("name", BALANCERS)
 def test_every_kind_of_balancer_weighs_alike(name: str, histories: dict[str, list[dict[str, float]]]) -> None:
-    config = CONFIG.model_copy(update={"balancing": name, "epochs": 3, "relations_every": 0})
+    config = SHORT.model_copy(update={"balancing": name})
     assert_same_losses(histories[name], run(None, config)[1].history, ("loss", "weight"))
+
+
+def test_sampled_neighbours_are_the_same_in_every_process(histories: dict[str, list[dict[str, float]]]) -> None:
+    assert_same_losses(histories["sampled"], run(None, SHORT, lambda _: None, model=SAMPLED)[1].history)
 
 
 def test_a_checkpoint_of_two_goes_on_in_one(folder: Path) -> None:

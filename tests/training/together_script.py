@@ -15,9 +15,12 @@ from kgrec.training.balancer import BalancerName
 from kgrec.training.trainer import Progress
 from kgrec.training.world import World
 from tests.training.resume_script import CONFIG, run
+from tests.training.worlds_of_tensors import SMALL
 
 BALANCERS = (BalancerName.UNCERTAINTY, BalancerName.FAMO, BalancerName.PCGRAD, BalancerName.META)
 DIES_AFTER, HALF = 5, 6
+SHORT = CONFIG.model_copy(update={"epochs": 3, "relations_every": 0})
+SAMPLED = SMALL.model_copy(update={"propagation": "sampled", "fanout": 3})
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -37,8 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     histories = {"fixed": killed.history}
     run(folder / "half.safetensors", progress=_nothing, world=world, until=HALF)
     for name in BALANCERS:
-        config = CONFIG.model_copy(update={"balancing": name, "epochs": 3, "relations_every": 0})
+        config = SHORT.model_copy(update={"balancing": name})
         histories[name.value] = run(None, config, _nothing, world)[1].history
+    histories["sampled"] = run(None, SHORT, _nothing, world, model=SAMPLED)[1].history
     if world.leads:
         (folder / "histories.json").write_text(json.dumps(histories))
     if mine:
