@@ -12,7 +12,7 @@ from kgrec.artifacts import Artifact, load_artifact
 from kgrec.chain.questions import Judge
 from kgrec.chain.tensors import held_out_data, network_shape, training_data
 from kgrec.config import RunConfig, TaskName
-from kgrec.model.embeddings import NetworkShape
+from kgrec.model.embeddings import NetworkShape, SharedTables
 from kgrec.model.network import Network
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.tasks import Task, TrainingData, make_network, make_tasks
@@ -91,12 +91,12 @@ class Taught:
         )  # fmt: skip
 
 
-def prepared(lesson: Lesson) -> Taught:
-    """Return what the lesson makes, before anything is learned."""
+def prepared(lesson: Lesson, make_tables: Callable[..., Any] = SharedTables) -> Taught:
+    """Return what the lesson makes, before anything is learned. make_tables: who holds the vectors."""
     config, data = lesson.config, lesson.data()
     shape = network_shape(lesson.log, lesson.features, lesson.graph, data, config.losses)
     judge = Judge(config.evaluation, lesson.log, lesson.features, lesson.graph, lesson.tasks)
-    network = make_network(shape, config.model, data, config.seed)
+    network = make_network(shape, config.model, data, config.seed, make_tables)
     return Taught(lesson, data, network, make_tasks(shape, data, config.losses), _ahead(lesson, shape, data), judge)
 
 

@@ -24,7 +24,9 @@ from kgrec.artifacts import write_atomically
 from kgrec.chain.lesson import Taught, lesson_of, prepared
 from kgrec.errors import DivergedError, InputError, KgrecError, Problem
 from kgrec.training.distributed.launch import Launch, WorkersLostError, launcher_of
+from kgrec.training.distributed.sharding import group_of_one, refuse_sharded, tables_of
 from kgrec.training.trainer import Progress, TrainingResult
+from kgrec.training.whole import take_state
 from kgrec.training.world import World
 
 _log = logging.getLogger(__name__)
@@ -73,7 +75,10 @@ def train_together(
     Whoever trained, this process goes on from the last checkpoint: after a training that is complete nothing is left to
     do but to take the best epoch, after one that was cut short the rest of it.
     """
-    if not launch.alone:
+    training = taught.lesson.config.training
+    if training.tables != "local":
+        refuse_sharded(training, taught.lesson.config.model)
+    if not launch.alone or training.tables != "local":
         job = Job(checkpoint)
         job.clear()
         start = {name: tensor.contiguous() for name, tensor in taught.network.state_dict().items()}
@@ -87,6 +92,10 @@ def train_together(
 
 
 def _run(launch: Launch, job: Job) -> None:
+    if launch.alone:
+        with group_of_one():
+            main([str(job.orders)])
+        return
     try:
         launcher_of(launch.launcher)(launch, MODULE, job.orders)
     except WorkersLostError:
@@ -120,8 +129,9 @@ def _learn(orders: dict[str, Any], job: Job) -> None:
     lesson = lesson_of(orders["lesson"])
     threads = lesson.config.training.threads or max(1, len(os.sched_getaffinity(0)) // _neighbours())
     training = lesson.config.training.model_copy(update={"threads": threads})
-    taught = prepared(lesson.with_config(lesson.config.model_copy(update={"training": training})))
-    taught.network.load_state_dict(load_file(job.start))
+    lesson = lesson.with_config(lesson.config.model_copy(update={"training": training}))
+    taught = prepared(lesson, tables_of(training))
+    take_state(taught.network, load_file(job.start))
     with job.told.open("a") as stream:
 
         def tell(progress: Progress) -> None:

@@ -5,6 +5,7 @@ Shapes: U users, E entities (the first I of them are the items), R relations, D 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -41,7 +42,38 @@ class NetworkShape(BaseModel):
             raise ValueError(f"cardinalities must be at least 1: {self.cardinalities}")
 
 
-class SharedTables(nn.Module):
+class EmbeddingTables(nn.Module):
+    """Who holds the vectors of users and entities: this process (`SharedTables`), or several, each its part.
+
+    What several hold is no part of `state_dict`; it is gathered under the names that the local tables have.
+    """
+
+    relations_RW: nn.Parameter
+
+    def rows(self, user_V: Tensor, entity_F: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some rows of users and of entities, (V, D) and (F, D)."""
+        raise NotImplementedError
+
+    def gathered_names(self) -> tuple[str, ...]:
+        """Return the names of the tables that several processes hold."""
+        return ()
+
+    def gathered(self) -> dict[str, Tensor]:
+        """Return these tables whole, by name."""
+        return {}
+
+    def gathered_sums(self) -> list[Tensor]:
+        """Return the sums of squared gradients by which these tables learn, whole, in the order of the names."""
+        return []
+
+    def take(self, tables: Mapping[str, Tensor]) -> None:
+        """Take the parts that are held here out of whole tables."""
+
+    def take_sums(self, sums: Sequence[Tensor]) -> None:
+        """Take the parts that are held here out of whole sums."""
+
+
+class SharedTables(EmbeddingTables):
     """users_UD, entities_ED and relations_RW (twice as many rows as relations: row r + R is the inverse of r)."""
 
     def __init__(

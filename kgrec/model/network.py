@@ -5,8 +5,9 @@ Shapes: U users, I items, E entities, K nodes of the graph, D dimensions, B rows
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -102,14 +103,17 @@ class Network(nn.Module):
     in serving alike, so that the graph alone places it.
     """
 
-    def __init__(self, shape: NetworkShape, config: NetworkConfig, edges: GraphEdges, seed: int) -> None:
+    def __init__(
+        self, shape: NetworkShape, config: NetworkConfig, edges: GraphEdges, seed: int,
+        make_tables: Callable[..., Any] = SharedTables,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.shape, self.config = shape, config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "network"))
             generator = torch.Generator().manual_seed(derive_seed(seed, "tables"))
             width = self.scorer.width(config.dimensions)
-            self.tables = SharedTables(shape, config.dimensions, width, config.spread, generator)
+            self.tables: SharedTables = make_tables(shape, config.dimensions, width, config.spread, generator)
             self.towers = Towers(shape, config.dimensions, config.towers) if shape.heads else None
             self.shared_encoder = (
                 SharedEncoder(config.dimensions, width, config.encoder_hidden) if config.encoder_hidden else None

@@ -5,9 +5,9 @@ Shapes: P positives, N exposures, T triples, I items, B rows of a batch, V disti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kgrec.errors import InputError, Problem
 from kgrec.model.conversion import TowerLossConfig
-from kgrec.model.embeddings import Head, NetworkShape
+from kgrec.model.embeddings import Head, NetworkShape, SharedTables
 from kgrec.model.losses import full_softmax_loss, sampled_softmax_loss
 from kgrec.model.network import Encoded, Network, NetworkConfig
 from kgrec.model.precision import takes_bfloat16
@@ -163,9 +163,12 @@ class RetrievalTask:
         return {RETRIEVAL: loss}
 
 
-def make_network(shape: NetworkShape, config: NetworkConfig, data: TrainingData, seed: int) -> Network:
+def make_network(
+    shape: NetworkShape, config: NetworkConfig, data: TrainingData, seed: int,
+    make_tables: Callable[..., Any] = SharedTables,
+) -> Network:  # fmt: skip
     """Return an untrained network over the data's graph; its towers know the features' scale and the base rates."""
-    network = Network(shape, config, data.edges, seed)
+    network = Network(shape, config, data.edges, seed, make_tables)
     if network.towers is not None and data.exposures is not None:
         labels = {"click": data.exposures.click_N, "conversion": data.exposures.conversion_N}
         click_N = data.exposures.click_N

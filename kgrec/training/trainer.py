@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -22,13 +21,15 @@ from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from kgrec.training.link_task import LINK
-from kgrec.training.optimiser import load_optimiser, make_optimiser, optimiser_tensors, take_step
+from kgrec.training.optimiser import make_optimiser, take_step
 from kgrec.training.phases import PhasesConfig, phase_at, plan
 from kgrec.training.relations import look, loss_correlations
 from kgrec.training.reproducible import reproducible
-from kgrec.training.step import Batches, Step
+from kgrec.training.schedule import endless, schedule
+from kgrec.training.step import Step
 from kgrec.training.stopping import Stopping
 from kgrec.training.tasks import Task
+from kgrec.training.whole import copied_state, take_memory, take_state, whole_memory, whole_network, whole_state
 from kgrec.training.world import ALONE, World
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,14 @@ class TrainingConfig(PhasesConfig):
     )
     optimiser: Literal["adamw", "adagrad"] = Field(
         default="adamw", description="what makes steps of gradients; a graph alone takes adagrad unless set"
+    )
+    tables: Literal["local", "torchrec"] = Field(
+        default="local",
+        description='who holds the vectors of users and entities: every process all ("local"), or each a part '
+        '("torchrec"; takes sampled propagation and adagrad)',
+    )
+    sharding: Literal["auto", "row_wise", "table_wise"] = Field(
+        default="auto", description="torchrec: what a part is, rows of each table or whole tables; auto = its planner's"
     )
     learning_rate: float = Field(default=0.02, gt=0, description="step size of the shared tables, > 0")
     tower_learning_rate: float = Field(default=0.003, gt=0, description="step size of the towers, > 0")
@@ -168,16 +177,15 @@ def train(
             state.history.append({"epoch": float(state.epoch), **figures})
             over = state.stopping.should_stop or state.epoch == last
             if checkpoint is not None and (over or state.epoch % config.checkpoint_every == 0):
+                state.parameters, state.optimiser = whole_state(network), whole_memory(network, optimiser)
+                state.balancer = balancer.state()
                 if world.leads:
-                    state.parameters, state.optimiser = network.state_dict(), optimiser_tensors(optimiser)
-                    state.balancer = balancer.state()
                     save_checkpoint(checkpoint, state, owner)
                 world.wait()
             if progress is not None and world.leads:
                 progress(Progress(state.epoch, last, state.history[-1]))
-        network.requires_grad_(True).load_state_dict(state.best or network.state_dict())
-        network.eval()
-        best = state.best or _copy(network)
+        take_state(network.requires_grad_(True).eval(), state.best or whole_state(network))
+        best = state.best or copied_state(network)
         return TrainingResult(best, state.history, state.stopping.best_epoch, state.stopping.should_stop)
 
 
@@ -208,10 +216,10 @@ def _one_epoch(
 ) -> dict[str, float]:
     network.train()
     series: dict[str, list[float]] = {}
-    ahead = _endless(held_out if balancer.looks_ahead else (), config, seed, epoch)
+    ahead = endless(held_out if balancer.looks_ahead else (), config, seed, epoch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "dropout", epoch))
-        for batches in _schedule(tasks, config, seed, epoch):
+        for batches in schedule(tasks, config, seed, epoch):
             optimiser.zero_grad(set_to_none=True)
             step = Step(network, batches, cut=balancer.cuts_trunk, held_out=next(ahead), world=world)
             balancer.backward(step)
@@ -237,52 +245,18 @@ def _one_epoch(
     return means
 
 
-def _endless(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int) -> Iterator[Batches]:
-    """Yield a batch of each task for as long as one is wanted, in an order drawn anew for each epoch."""
-    streams = []
-    for task in tasks:
-        generator = torch.Generator().manual_seed(derive_seed(seed, "held out", task.name, epoch))
-        streams.append((task, cycle(task.batches(generator, max(1, -(-task.rows // config.batch_size))))))
-    while True:
-        yield [(task, next(batches)) for task, batches in streams]
-
-
-def _schedule(tasks: Sequence[Task], config: TrainingConfig, seed: int, epoch: int) -> Iterator[Batches]:
-    """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall.
-
-    A task with more batches than `epoch_steps` makes them larger, up to `largest_batch`, and gives the first of them,
-    in an order drawn anew for each epoch.
-    """
-    counts = [_count_of_batches(task.rows, config) for task in tasks]
-    steps = min(max(counts), config.epoch_steps)
-    plan = []
-    for task, total in zip(tasks, counts, strict=True):
-        count = min(total, steps)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "batches", task.name, epoch))
-        due = {(2 * part + 1) * steps // (2 * count) for part in range(count)}
-        plan.append((task, task.batches(generator, total), due))
-    for step in range(steps):
-        yield [(task, next(batches)) for task, batches, due in plan if step in due]
-
-
-def _count_of_batches(rows: int, config: TrainingConfig) -> int:
-    """Return into how many batches a task's rows are cut."""
-    usual, fewest = (max(1, -(-rows // size)) for size in (config.batch_size, config.largest_batch))
-    return max(min(usual, config.epoch_steps), min(usual, fewest))
-
-
 def _look_at_validation(
     network: Network, evaluate: Callable[[Network], Mapping[str, float]], state: TrainingState, world: World
 ) -> dict[str, float]:
-    network.eval()
+    judged = whole_network(network.eval())
     with torch.no_grad():
-        found = {name: float(value) for name, value in evaluate(network).items()} if world.leads else {}
+        found = {name: float(value) for name, value in evaluate(judged).items()} if world.leads else {}
         metrics: dict[str, float] = world.from_leader(found)
     if "objective" not in metrics:
         raise ValueError(f"evaluate must return 'objective', it returned {sorted(metrics)}")
     state.stopping = state.stopping.after(state.epoch, metrics["objective"])
     if state.stopping.best_epoch == state.epoch:
-        state.best = _copy(network)
+        state.best = copied_state(network)
     return {f"validation/{name}": float(value) for name, value in metrics.items()}
 
 
@@ -298,11 +272,7 @@ def _start(
     if stored is None:
         return TrainingState(Stopping(config.patience))
     _log.info("training goes on after epoch %d", stored.epoch)
-    network.load_state_dict(stored.parameters)
-    load_optimiser(optimiser, stored.optimiser)
+    take_state(network, stored.parameters)
+    take_memory(network, optimiser, stored.optimiser)
     balancer.load(stored.balancer)
     return stored
-
-
-def _copy(network: Network) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
+from kgrec.model.embeddings import SharedTables
 from kgrec.model.network import Network, NetworkConfig
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult, train
@@ -31,13 +33,14 @@ def run(
     world: World = ALONE,
     until: int | None = None,
     model: NetworkConfig = SMALL,
+    make_tables: Callable[..., Any] = SharedTables,
 ) -> tuple[Network, TrainingResult]:
     """Train all three tasks on the planted world, from the checkpoint where there is one."""
     shape, data, genre_I = tastes()
     table, *_ = exposures(300, impressions=True)
     shape = shape.model_copy(update={"heads": table.heads, "num_numeric": 2, "cardinalities": (3,)})
     data = replace(data, exposures=table)
-    network = make_network(shape, model, data, seed=3)
+    network = make_network(shape, model, data, 3, make_tables)
     losses = TaskConfig(full_softmax_items=0, sampled_items=16, sampled_entities=8)
     later = replace(data, positives=tastes(seed=1)[1].positives, exposures=exposures(100, impressions=True, seed=1)[0])
     result = train(

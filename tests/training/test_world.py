@@ -23,7 +23,7 @@ from kgrec.training.step import _OfTheWhole
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.world import ALONE, World
 from tests.training.resume_script import CONFIG, run
-from tests.training.together_script import BALANCERS, DIES_AFTER, HALF, SAMPLED, SHORT
+from tests.training.together_script import ADAGRAD, BALANCERS, DIES_AFTER, HALF, SAMPLED, SHORT
 from tests.training.worlds_of_tensors import SMALL, exposures, tastes
 
 SCRIPT = "tests.training.together_script"
@@ -160,6 +160,19 @@ def test_every_kind_of_balancer_weighs_alike(name: str, histories: dict[str, lis
 
 def test_sampled_neighbours_are_the_same_in_every_process(histories: dict[str, list[dict[str, float]]]) -> None:
     assert_same_losses(histories["sampled"], run(None, SHORT, lambda _: None, model=SAMPLED)[1].history)
+
+
+@pytest.mark.parametrize("sharding", ["row_wise", "table_wise"])
+def test_shared_out_tables_learn_as_local_ones_and_go_on_as_such(
+    sharding: str, folder: Path, histories: dict[str, list[dict[str, float]]]
+) -> None:
+    if sharding not in histories:
+        pytest.skip("torchrec is not installed: pip install --no-deps -r requirements/torchrec-cpu.txt")
+    local = run(None, ADAGRAD, lambda _: None, model=SAMPLED)[1].history
+    assert_same_losses(histories[sharding], local, ("loss", "validation"))
+    goes_on = run(folder / f"{sharding}.half.safetensors", ADAGRAD, lambda _: None, model=SAMPLED)[1].history
+    assert len(goes_on) == CONFIG.epochs > HALF
+    assert_same_losses(goes_on, local, ("loss", "validation"))
 
 
 def test_a_checkpoint_of_two_goes_on_in_one(folder: Path) -> None:

@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import distributed
 
 from kgrec.training.balancer import BalancerName
+from kgrec.training.distributed.sharding import tables_of
 from kgrec.training.trainer import Progress
 from kgrec.training.world import World
 from tests.training.resume_script import CONFIG, run
@@ -20,6 +22,7 @@ from tests.training.worlds_of_tensors import SMALL
 BALANCERS = (BalancerName.UNCERTAINTY, BalancerName.FAMO, BalancerName.PCGRAD, BalancerName.META)
 DIES_AFTER, HALF = 5, 6
 SHORT = CONFIG.model_copy(update={"epochs": 3, "relations_every": 0})
+ADAGRAD = CONFIG.model_copy(update={"optimiser": "adagrad", "relations_every": 0})
 SAMPLED = SMALL.model_copy(update={"propagation": "sampled", "fanout": 3})
 
 
@@ -43,6 +46,13 @@ def main(arguments: Sequence[str]) -> None:
         config = SHORT.model_copy(update={"balancing": name})
         histories[name.value] = run(None, config, _nothing, world)[1].history
     histories["sampled"] = run(None, SHORT, _nothing, world, model=SAMPLED)[1].history
+    for sharding in ("row_wise", "table_wise") if find_spec("torchrec") else ():
+        config = ADAGRAD.model_copy(update={"tables": "torchrec", "sharding": sharding})
+        path = folder / f"{sharding}.safetensors"
+        run(path, config, _nothing, world, HALF, SAMPLED, tables_of(config))
+        found = run(path, config, _nothing, world, None, SAMPLED, tables_of(config))
+        histories[sharding] = found[1].history
+        run(folder / f"{sharding}.half.safetensors", config, _nothing, world, HALF, SAMPLED, tables_of(config))
     if world.leads:
         (folder / "histories.json").write_text(json.dumps(histories))
     if mine:
