@@ -15,6 +15,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from kgrec.training.distributed.launch import Launch, WorkersLostError
 
 _STORED: Final = "ray"
+_PATIENT: Final = {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
+"""On a busy machine Ray's own processes take longer to start than the 30 seconds that it gives them."""
 _PATIENCE_S: Final = 1800  # the leader judges while the others wait
 
 
@@ -56,4 +58,6 @@ def _cluster(launch: Launch) -> dict[str, Any]:
     """Return how to reach the cluster: the user's, else one of this machine with room for every process."""
     if "RAY_ADDRESS" in os.environ:
         return {}
+    for name, value in _PATIENT.items():
+        os.environ.setdefault(name, value)
     return {"num_cpus": max(launch.processes + 1, os.cpu_count() or 1), "include_dashboard": False}

@@ -45,7 +45,9 @@ class ShardedTables(EmbeddingTables):
         self.dimensions, self.world = dimensions, World.joined()
         self.sizes = {"users": shape.num_users, "entities": shape.num_entities}
         set_gradient_division(False)  # gradients are sums over the processes, as the losses are parts of a sum
-        self._held = (self._shard(sharding, learning_rate),)  # in a tuple: its parameters are no optimiser's business
+        with torch.random.fork_rng(devices=[]):  # what it draws is overwritten, and must not shift what others draw
+            held = self._shard(sharding, learning_rate)
+        self._held = (held,)  # in a tuple: its parameters are no optimiser's business
         for name in TABLES:
             self._fill(name, (torch.randn(rows, dimensions, generator=generator) * spread
                               for rows in _blocks(self.sizes[name])))  # fmt: skip
