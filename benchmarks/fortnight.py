@@ -245,6 +245,10 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="work in this new folder and keep it")
     asked = parser.parse_args()
+    if asked.days < 7:
+        parser.error(
+            "--days: 7 at least, or two incidents fall on one day and the day of none gets the files of another"
+        )
     if asked.log is None:
         (file,) = find_files("demo:ml-100k/interactions.tsv", ROOT)
         log = pl.read_csv(file, separator="\t")

@@ -29,6 +29,7 @@ from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
 from kgrec.serving.policy import read_policy
+from kgrec.serving.smaller import ServingConfig
 from kgrec.training.search_space import SearchConfig
 from kgrec.training.tasks import TaskConfig
 from kgrec.training.trainer import TrainingConfig
@@ -67,6 +68,7 @@ class RunConfig(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     index: IndexConfig = IndexConfig()
+    serving: ServingConfig = ServingConfig()
     gate: GateConfig = GateConfig()
     monitor: MonitorConfig = MonitorConfig()
     schedule: ScheduleConfig = ScheduleConfig()

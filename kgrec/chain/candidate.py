@@ -20,6 +20,7 @@ from kgrec.chain.judge import PER_USER
 from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
+from kgrec.chain.smaller import SMALLER
 from kgrec.config import TaskName
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import KgrecError
@@ -119,6 +120,7 @@ def _evidence(
     if policy.answers is not None:
         found["megabytes"] = sum(path.stat().st_size for path in artifact.path.rglob("*") if path.is_file()) / 1e6
         found["p99_ms"] = _latency(version)
+    found["smaller"] = made.evaluated.facts.get(SMALLER)
     return Evidence(metric=metric, seed=run.config.seed, **found)
 
 

@@ -22,6 +22,7 @@ from kgrec.chain.learn import chosen_tasks, load_network
 from kgrec.chain.prepare import catalogue_mask
 from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
+from kgrec.chain.smaller import SMALLER, as_served, cost_of_smaller
 from kgrec.chain.tuning import Teacher, best_baseline, histories, read_tuned
 from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
@@ -31,6 +32,7 @@ from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import Scorer, answer, judge_ranking
 from kgrec.serving.index import build_index
 from kgrec.serving.package import ITEMS, VECTORS
+from kgrec.serving.smaller import Precision
 
 METRICS: Final = "metrics.json"
 PER_USER: Final = "per_user.parquet"
@@ -58,13 +60,14 @@ def evaluate(
     inputs |= {"refit": again.trained.digest} if again is not None else {}
 
     def make(out: Path) -> dict[str, Any]:
-        network, vectors = load_network(trained)
+        precision = config.serving.precision
+        network, vectors = as_served(*load_network(trained), precision)
         links = None if short else graph
         judge = Judge(config.evaluation, log, features, links, tasks)
         learned, served = (log, trained) if again is None else (again.log, again.trained)
         last = judge if again is None else Judge(config.evaluation, learned, features, links, tasks)
         answers = {c.VALIDATION: judge.answers(network, vectors, c.VALIDATION),
-                   c.TEST: last.answers(*load_network(served), c.TEST)}  # fmt: skip
+                   c.TEST: last.answers(*as_served(*load_network(served), precision), c.TEST)}  # fmt: skip
         baselines: dict[str, Any] = {}
         lists: dict[str, Tensor] = {}
         if tuned is not None and judge.asks_ranking:
@@ -84,6 +87,9 @@ def evaluate(
             looked = Looked(run, log, graph, answers[c.TEST], lists)
             _write_json(out / DETAILS, details_of(looked, features, found.get("tells_all", {})))
         facts: dict[str, Any] = {"tasks": [task.value for task in tasks]}
+        if precision is not Precision.FULL:
+            whole = judge.answers(*load_network(trained), c.VALIDATION)
+            facts[SMALLER] = cost_of_smaller(whole.figures(), answers[c.VALIDATION].figures(), config.gate.metric)
         if judge.asks_ranking:
             facts["already_seen_and_left_out_of_truth"] = last.question(c.TEST).truth_already_seen
         return facts
@@ -95,6 +101,8 @@ def evaluate(
         "names": names_read(config),
         "split": config.split.kind,
         "seed": config.seed,
+        "precision": config.serving.precision.value,
+        **({"metric": config.gate.metric} if config.serving.precision is not Precision.FULL else {}),
     } | ({"gate.baselines": config.gate.baselines} if short else {})
     return run.stage("evaluate", inputs, settings, make)
 
@@ -141,10 +149,10 @@ def _from_histories(scorer: BaselineScorer, history_UI: Pairs) -> Scorer:
 
 def index(run: Run, log: Artifact, trained: Artifact, again: Refit | None = None) -> Artifact:
     """Build the nearest-neighbour index over the catalogue, bound to its vocabulary and to the model that is served."""
-    served = trained if again is None else again.trained
+    served, precision = trained if again is None else again.trained, run.config.serving.precision
 
     def make(out: Path) -> dict[str, Any]:
-        _, vectors = load_network(served)
+        _, vectors = as_served(*load_network(served), precision)
         rows_I = np.flatnonzero(catalogue_mask(log)).astype(np.int64)
         queries_QD = evenly(asked_users(vectors["user_vectors_UD"]), QUERIES).numpy()
         facts = build_index(vectors["item_vectors_ID"].numpy()[rows_I], rows_I, out, run.config.index, queries_QD)
@@ -152,6 +160,7 @@ def index(run: Run, log: Artifact, trained: Artifact, again: Refit | None = None
         return facts | {"bound_to": {"item vocabulary": vocabulary, "model": served.files[VECTORS]}}
 
     settings = run.config.index.model_dump(mode="json", exclude={"threads", "memory_map"})
+    settings |= {"precision": precision.value}
     return run.stage("index", {"split": log.digest, "train": served.digest}, settings, make)
 
 

@@ -134,7 +134,8 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
     config = run.config
     settings = {"exclude_seen": config.evaluation.exclude_seen, "target": config.evaluation.target,
                 "name": config.name, "gate": gate_rules(run),
-                "index": config.index.model_dump(mode="json")}  # fmt: skip
+                "index": config.index.model_dump(mode="json"),
+                "serving": config.serving.model_dump(mode="json")}  # fmt: skip
     inputs = {"split": made.log.digest, "graph": made.graph.digest, "train": made.trained.digest,
               "index": index.digest, "evaluate": made.evaluated.digest}  # fmt: skip
     inputs |= {"refit": made.again.trained.digest} if made.again is not None else {}
@@ -144,6 +145,7 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
         facts = write_version(
             out, made.learned_log, made.features, made.graph, made.served, index,
             exclude_seen=config.evaluation.exclude_seen, target=config.evaluation.target, name=config.name,
+            serving=config.serving,
         )  # fmt: skip
         return facts | {"index": config.index.model_dump(mode="json")}
 

@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse
 import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
@@ -45,6 +47,7 @@ from kgrec.serving import package, versions
 from kgrec.serving.index import build_index
 from kgrec.serving.neighbours import Neighbours
 from kgrec.serving.score import ITEM_FEATURES, ITEM_ROWS, TOWERS
+from kgrec.serving.smaller import ServingConfig, as_stored, packed, unpacked
 
 UPDATED: Final = "updated"
 _ANEW: Final = (package.ITEMS, package.ENTITIES, package.RELATIONS, package.GRAPH_TRIPLES, package.GRAPH_NODES,
@@ -99,14 +102,17 @@ def _write(run: Run, past: Past, log: Artifact, graph: Artifact, out: Path) -> d
             shutil.copyfile(old.file(name), out / name)
     for source, name, target in (
         (log, package.ITEMS, package.ITEMS), (graph, package.ENTITIES, package.ENTITIES),
-        (graph, package.RELATIONS, package.RELATIONS), (graph, "triples.parquet", package.GRAPH_TRIPLES),
-        (graph, "nodes.parquet", package.GRAPH_NODES), (log, ITEM_FEATURES, ITEM_FEATURES),
+        (graph, package.RELATIONS, package.RELATIONS), (log, ITEM_FEATURES, ITEM_FEATURES),
     ):  # fmt: skip
         shutil.copyfile(source.file(name), out / target)
+    serving = ServingConfig(**old.facts.get(package.SERVING, {}))
+    package.write_graph(out, graph, serving.entities)
     items = Vocabulary.load(out / package.ITEMS)
     known = len(past.version.items)
     vectors, facts = _placed(run, past, graph, len(items))
-    save_file(vectors, out / package.VECTORS)
+    stored = packed({name: tensor.numpy() for name, tensor in vectors.items()}, serving.precision)
+    save_arrays(stored, out / package.VECTORS)
+    vectors = as_stored(vectors, serving.precision)
     if old.has(TOWERS):
         save_file(_more_rows(load_file(old.file(TOWERS)), len(items)), out / TOWERS)
     popularity = pl.read_parquet(old.file(package.CATALOGUE)).select(c.ITEM_ROW, package.POPULARITY)
@@ -131,7 +137,8 @@ def _write(run: Run, past: Past, log: Artifact, graph: Artifact, out: Path) -> d
 
 def _placed(run: Run, past: Past, graph: Artifact, num_items: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the version's tensors with more item rows, and how many items were placed."""
-    old = load_file(past.version.artifact.file(package.VECTORS))
+    stored = load_arrays(past.version.artifact.file(package.VECTORS))
+    old = {name: torch.from_numpy(array) for name, array in unpacked(stored).items()}
     trained, learned = _learned(run, past)
     network, _ = load_network(trained)
     edges = training_data(learned, None, graph, (TaskName.CLICK, TaskName.KG), Target.CLICK, 1.0).edges

@@ -80,6 +80,12 @@ class IncrementRule(_Rule):
     largest_loss: float = Field(0.05, ge=0, lt=1, description="How far below on validation, as a share of the full.")
 
 
+class SmallerRule(_Rule):
+    """[smaller]: a version of less than full precision ([serving]) against the same model in full, on validation."""
+
+    largest_loss: float = Field(0.01, ge=0, lt=1, description="Largest loss, as a share of the full model's figure.")
+
+
 class Policy(_Rule):
     """The rules of one file."""
 
@@ -89,6 +95,7 @@ class Policy(_Rule):
     calibration: CalibrationRule | None = None
     answers: AnswerRule | None = None
     increment: IncrementRule | None = None
+    smaller: SmallerRule | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ class Evidence:
     """What a candidate showed. None or empty: the run has no such figure.
 
     candidate_U and rivals: the metric by user of the test part, the same users in the same order; rivals by name, the
-    promoted version as "promoted". events_U: how many events each of them had before. ece: by task.
+    promoted version as "promoted". events_U: how many events each of them had before. ece: by task. smaller: figures of
+    validation by name, each "full" and as "served".
     """
 
     metric: str
@@ -107,6 +115,7 @@ class Evidence:
     index_recall: float | None = None
     megabytes: float | None = None
     p99_ms: float | None = None
+    smaller: Mapping[str, Mapping[str, float]] | None = None
     seed: int = 0
 
 
@@ -137,6 +146,11 @@ def examine(policy: Policy, evidence: Evidence) -> list[Check]:
         largest = policy.calibration.largest_ece
         for task, ece in (evidence.ece or {}).items():
             checks.append((ece <= largest, f"calibration error of {task} {ece:.4f}, at most {largest:.4f}"))
+    if policy.smaller is not None:
+        for name, cost in (evidence.smaller or {}).items():
+            share, full, served = policy.smaller.largest_loss, cost["full"], cost["served"]
+            said = f"{name} {served:.4f} as stored, {full:.4f} in full (validation), at most {share:.1%} less"
+            checks.append((served >= full * (1 - share), said))
     if policy.answers is not None:
         asked = policy.answers
         for unit, found, most in (
@@ -195,7 +209,7 @@ def _problem(path: Path, fault: Mapping[str, Any]) -> Problem:
         return Problem(where, str(fault["msg"]), remedy, example=repr(fault["input"]))
     rules: dict[str, type[_Rule]] = {"paired": PairedRule, "segments": SegmentRule, "index": IndexRule,
                                      "calibration": CalibrationRule, "answers": AnswerRule,
-                                     "increment": IncrementRule}  # fmt: skip
+                                     "increment": IncrementRule, "smaller": SmallerRule}  # fmt: skip
     known = sorted(rules[str(fault["loc"][0])].model_fields if len(fault["loc"]) == 2 else rules)
     guess = nearest(str(fault["loc"][-1]), known)
     return Problem(where, "unknown key", f"did you mean {guess!r}?" if guess else f"known here: {', '.join(known)}")

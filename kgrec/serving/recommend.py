@@ -32,6 +32,7 @@ from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.serving.placing import Placing
 from kgrec.serving.score import TowerScorer
 from kgrec.serving.search import best_items
+from kgrec.serving.smaller import unpacked
 from kgrec.serving.standing import Asked, Standing
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
@@ -50,7 +51,7 @@ class Version:
         self.users = Vocabulary.load(artifact.file(package.USERS))
         expected = {"item vocabulary": self.items.digest, "model": artifact.files[package.VECTORS]}
         self._index = ItemIndex(artifact, IndexConfig(**artifact.facts["index"]), expected)
-        vectors = load_file(artifact.file(package.VECTORS))
+        vectors = unpacked(load_file(artifact.file(package.VECTORS)))
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]

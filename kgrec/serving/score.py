@@ -10,7 +10,7 @@ from typing import Final
 
 import polars as pl
 import torch
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from kgrec import columns as c
@@ -22,6 +22,7 @@ from kgrec.features.latest import LatestFeatures
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Encoded, NetworkConfig, run_towers
 from kgrec.model.towers import Towers, probabilities
+from kgrec.serving.smaller import unpacked
 
 ENCODER, LATEST = "encoder.json", "latest"
 USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
@@ -43,7 +44,8 @@ class TowerScorer:
         raw = json.loads(artifact.file(NETWORK).read_text())
         shape, config = NetworkShape(**raw["shape"]), NetworkConfig(**raw["config"])
         self._towers = Towers(shape, config.dimensions, config.towers)
-        state = load_file(artifact.file(TOWERS))
+        stored = unpacked(load_file(artifact.file(TOWERS)))
+        state = {name: torch.from_numpy(array) for name, array in stored.items()}
         self._vectors = Encoded(users_UD, items_ID, state.pop(ITEM_ROWS, None))
         self._towers.load_state_dict(state)
         self._towers.eval()

@@ -76,6 +76,13 @@ def test_the_other_rules_have_their_edges():
     assert verdicts({}, found) == []
 
 
+@pytest.mark.parametrize(("served", "passes"), [(0.5, True), (0.496, True), (0.494, False), (0.6, True)])
+def test_a_smaller_version_may_lose_a_share_of_the_full_ones_figure(served, passes):
+    found = Evidence(METRIC, smaller={"ranking/ndcg@10": {"full": 0.5, "served": served}})
+    assert verdicts({"smaller": {"largest_loss": 0.01}}, found) == [passes]
+    assert verdicts({"smaller": {}}, Evidence(METRIC)) == []
+
+
 def test_what_cannot_be_judged_is_said_and_passes():
     checks = examine(
         Policy.model_validate({"paired": {}, "segments": {}, "index": {}, "answers": {}}), Evidence(METRIC)
