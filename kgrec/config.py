@@ -111,9 +111,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> LoadedConfig
     base = path.resolve().parent
     if config.gate.policy is not None:
         read_policy(base / config.gate.policy)  # what is wrong with it is told now, not after the training
-    if problems := [*_unknown_user_columns(config, str(path)), *_refit_misfits(config, str(path))]:
-        raise InputError(problems)
-    return LoadedConfig(config, base, str(path))
+    misfits = (*_unknown_user_columns(config, str(path)), *_refit_misfits(config, str(path)),
+               *_metrics_not_judged(config, str(path)))  # fmt: skip
+    if misfits:
+        raise InputError(list(misfits))
+    return LoadedConfig(_with_gate_that_fits(config), base, str(path))
 
 
 def _unknown_user_columns(config: RunConfig, source: str) -> list[Problem]:
@@ -133,6 +135,26 @@ def _refit_misfits(config: RunConfig, source: str) -> list[Problem]:
         what = "a refit learns from validation, which evaluation.history = 'train' says that nobody knows at test"
         found.append(Problem(where, what, "write evaluation.history = 'all', or leave the refit out"))
     return found
+
+
+def _metrics_not_judged(config: RunConfig, source: str) -> list[Problem]:
+    """A metric of the gate that the user wrote, at a length of list that is not judged."""
+    name, _, k = config.gate.metric.partition("@")
+    if "metric" not in config.gate.model_fields_set or not k.isdigit() or int(k) in config.evaluation.k:
+        return []
+    judged = ", ".join(map(str, config.evaluation.k))
+    remedy = f"write {name}@{config.evaluation.k[0]}, or add {k} to evaluation.k"
+    return [Problem(f"{source}: gate.metric", f"no list of {k} is judged, evaluation.k is {judged}", remedy)]
+
+
+def _with_gate_that_fits(config: RunConfig) -> RunConfig:
+    """Let the gate's default metric look at the first length of list that is judged, where its own is not."""
+    name, _, k = config.gate.metric.partition("@")
+    if not k.isdigit() or int(k) in config.evaluation.k:
+        return config
+    return config.model_copy(
+        update={"gate": config.gate.model_copy(update={"metric": f"{name}@{config.evaluation.k[0]}"})}
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_all_faults_come_at_once_each_with_its_place_and_remedy(tmp_path):
 def test_a_key_like_no_other_lists_what_is_known(tmp_path):
     (problem,) = refused(write(tmp_path, LOG + "[index]\nzzz = 1\n"))
     assert problem.what == "unknown key"
-    assert problem.remedy == "known here: threads"
+    assert problem.remedy == "known here: exact_items, kind, latency_ms, memory_map, recall, threads"
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -275,3 +275,16 @@ def test_a_column_to_split_figures_by_must_be_a_feature_of_the_users(tmp_path):
     )
     with pytest.raises(InputError, match=r"'gendre' is not among(.|\n)*write 'gender'"):
         load_config(path)
+
+
+def test_the_gates_metric_is_one_that_is_judged(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[interactions]\npath = "a.csv"\n[evaluation]\nk = [20, 50]\n')
+    assert load_config(path).config.gate.metric == "ndcg@20"
+    assert load_config(path, ["evaluation.k=[5, 10]"]).config.gate.metric == "ndcg@10"
+    assert load_config(path, ["gate.metric=recall@50"]).config.gate.metric == "recall@50"
+    with pytest.raises(InputError) as raised:
+        load_config(path, ["gate.metric=recall@10"])
+    (problem,) = raised.value.problems
+    assert "evaluation.k is 20, 50" in str(problem)
+    assert "recall@20" in str(problem)

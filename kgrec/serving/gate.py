@@ -20,7 +20,7 @@ class GateConfig(BaseModel):
     metric: str = Field(
         "ndcg@10",
         pattern=r"^(recall|ndcg|mrr|precision|hit)@\d+$",
-        description="The ranking metric that is compared; its k must be one of evaluation.k.",
+        description="The ranking metric that is compared; left out: at the first of evaluation.k where 10 is none of them.",
     )
     baselines: tuple[str, ...] | None = Field(
         None,
