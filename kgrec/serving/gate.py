@@ -20,7 +20,7 @@ class GateConfig(BaseModel):
     metric: str = Field(
         "ndcg@10",
         pattern=r"^(recall|ndcg|mrr|precision|hit)@\d+$",
-        description="The ranking metric that is compared; left out: at the first of evaluation.k where 10 is none of them.",
+        description="The ranking metric that is compared; left out, at the first of evaluation.k where that has no 10.",
     )
     baselines: tuple[str, ...] | None = Field(
         None,
