@@ -139,13 +139,13 @@ def test_the_report_and_mlflow_hold_the_comparison(graph_world: tuple[Path, dict
 def two_tasks(folder: Path, *, agree: bool) -> dict[str, Any]:
     """Compare click and links together and alone, where the graph groups items by genre, or against it.
 
-    Propagation leaves the graph out, and the links weigh thirty times as much as the clicks.
+    Propagation leaves the graph out, and the links weigh ten times as much as the clicks.
     """
     config = worlds.events_world(folder)
     group = (lambda i, j: i % 4 + 4 * (j % 2)) if agree else (lambda i, j: (i // 4 + j) % 8)
     rows = [(worlds.entity_id(i), f"r{j}", f"x{group(i, j)}") for i in range(96) for j in range(3)]
     worlds.write_table(folder / "triples.csv", ("head", "relation", "tail"), rows)
-    overrides = ["training.epochs=3", "training.kg_weight=30", "model.graph_weight=0.0", "knowledge.test=0.3",
+    overrides = ["training.epochs=3", "training.kg_weight=10", "model.graph_weight=0.0", "knowledge.test=0.3",
                  "knowledge.validation=0.1", *TRAINED_ALONE]  # fmt: skip
     return kgrec.compare(
         config, folder / "workspace", arms="full,click_only,kg_only", seeds=2, overrides=overrides
