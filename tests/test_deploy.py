@@ -252,8 +252,10 @@ def test_a_failure_is_told(flows: Any, tmp_path: Path) -> None:
 def test_a_refusal_is_told_and_is_no_failure(flows: Any, tiny_copy: Path) -> None:
     from pipelines.retrain import retrain
 
+    policy = tiny_copy / "policy.toml"
+    policy.write_text("[answers]\nlargest_mb = 0.001\n")
     with listener() as (url, told):
-        overrides = [f'notify.url="{url}"', 'gate.metric="recall@7"']
+        overrides = [f'notify.url="{url}"', f'gate.policy="{policy}"']
         state = retrain(str(worlds.TINY), str(tiny_copy), overrides, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert [(body["event"], body["version"]) for body in told] == [("refusal", "2")]
