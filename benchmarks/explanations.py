@@ -5,21 +5,24 @@
 
 history: the history item that carries most is taken away, a random one as control, and the same score asked again.
 paths: the first edge of the shown path is taken out of the graph, a random edge of the same item as control; the
-network propagates anew over the changed graph. variety: how different the reasons of a list are. links: what the
-proposals' confidence is worth on the test triples. Users are drawn by seed; every score is the served one.
+network propagates anew over the changed graph. beside_random_path: the same with the stricter control, the first edge
+of a random other path from the item to the history, all paths alike likely; items with one path alone are left out.
+variety: how different the reasons of a list are. links: what the proposals' confidence is worth on the test triples.
+Users are drawn by seed; every score is the served one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
 import numpy as np
 
 from kgrec.artifacts import MANIFEST, load_artifact
 from kgrec.chain.completing import learned_links, propose_links
-from kgrec.chain.path_fidelity import GraphRescorer, kernel_setting, path_fidelity
+from kgrec.chain.path_fidelity import GraphRescorer, PathStarts, kernel_setting, path_fidelity
 from kgrec.serving.fidelity import history_fidelity, probes, reason_variety
 from kgrec.serving.recommend import load
 from kgrec.workspace import Workspace
@@ -50,7 +53,10 @@ def main() -> None:
     rescorer = GraphRescorer(
         parts["split"], model.graph, model.trained, *kernel_setting(model.trained, parts["baselines"])
     )
-    line["paths"] = path_fidelity(rescorer, asked[: arguments.paths], draw, arguments.together).facts(draw)
+    for name, control in (("paths", None), ("beside_random_path", PathStarts(version.paths))):
+        found = path_fidelity(rescorer, asked[: arguments.paths], draw, arguments.together, control)
+        line[name] = found.facts(draw)
+        print(json.dumps(line), file=sys.stderr, flush=True)
     if arguments.links:
         line["links"] = propose_links(place, 1000).facts
     print(json.dumps(line | {"seconds": round(time.perf_counter() - started, 1)}))

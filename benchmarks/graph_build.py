@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,11 @@ def ntriples(folder: Path, size: int) -> dict[str, Any]:
     )
     lines.write_csv(path, include_header=False, quote_style="never")
 
-    def bare() -> int:
+    def bare() -> None:
         with path.open("rb") as stream:
-            return sum(1 for _ in pyoxigraph.parse(input=stream, format=pyoxigraph.RdfFormat.N_TRIPLES))
+            deque(pyoxigraph.parse(input=stream, format=pyoxigraph.RdfFormat.N_TRIPLES), maxlen=0)
 
-    assert bare() == rows.height == read_rdf(path, "own.nt").triples.height
+    assert rows.height == read_rdf(path, "own.nt").triples.height
     wall, cpu = {"bare": [], "frames": []}, {"bare": [], "frames": []}
     for _ in range(3):
         for name, call in (("bare", bare), ("frames", lambda: read_rdf(path, "own.nt"))):

@@ -103,8 +103,8 @@ def main() -> None:
     films = entities.filter(~pl.col("entity").str.starts_with("book."))
     answer = {"seed": seed, "items": items.height, "linkable": len(links), "entities": entities.height}
     for name, known, config in (
-        ("title, year and type", films, LinkingConfig()),
-        ("title and year, no types", entities, LinkingConfig()),
+        ("title and year, entities of other types left out", films, LinkingConfig()),
+        ("title and year, books among the entities", entities, LinkingConfig()),
         ("title alone", films.with_columns(year=pl.lit(None, pl.Int64)), LinkingConfig()),
         ("title and year, exact", films, LinkingConfig(methods=("exact",))),
         ("title and year, exact and normalised", films, LinkingConfig(methods=("exact", "normalised"))),

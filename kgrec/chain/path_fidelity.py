@@ -1,4 +1,4 @@
-"""Do paths carry the scores? Take a path's edge out of the graph, propagate and score again; a random edge as control.
+"""Do paths carry the scores? Take a path's edge out of the graph and score again; a random path or edge as control.
 
 Axes: P probes, D dimensions, I items.
 """
@@ -6,8 +6,8 @@ Axes: P probes, D dimensions, I items.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from kgrec.config import TaskName
 from kgrec.evaluation.classification import FloatArray
 from kgrec.evaluation.graph_kernel import incidence
 from kgrec.evaluation.ranking import Target
-from kgrec.graph.paths import Path
+from kgrec.graph.paths import Path, PathFinder
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Network, NetworkConfig, fold_in
 from kgrec.model.propagation import GraphEdges
@@ -31,6 +31,7 @@ from kgrec.serving.fidelity import Fidelity, Probe
 from kgrec.serving.score import NETWORK
 
 _TASKS: Final = (TaskName.CLICK, TaskName.KG)
+_EVERY: Final = 1_000_000
 
 
 class GraphRescorer:
@@ -97,17 +98,21 @@ class GraphRescorer:
 
 
 def path_fidelity(
-    rescorer: GraphRescorer, probes: Iterable[Probe], generator: np.random.Generator, together: int = 1
-) -> Fidelity:
-    """Take the first edge of the best path of each probe out of the graph, and another edge of the item at random.
+    rescorer: GraphRescorer, probes: Iterable[Probe], generator: np.random.Generator, together: int = 1,
+    control: Callable[[Probe], Iterable[int]] | None = None,
+) -> Fidelity:  # fmt: skip
+    """Take the first edge of the best path of each probe out of the graph, and as control another edge of the item.
 
-    together: probes whose edges go at once, so that large graphs propagate less often; the same for both kinds.
-    Probes without a path over a node, items with no other edge, and an item that came before are left out.
+    control: the nodes to which the other edge may lead, such as `PathStarts`; None: any neighbour of the item. One is
+    drawn. together: probes whose edges go at once, so that large graphs propagate less often; the same for both kinds.
+    Probes without a path over a node, items with no other such edge, and an item that came before are left out.
     """
     chosen: dict[int, tuple[Probe, int, int]] = {}
     for probe in probes:
         item, path = probe.found.item_row, _best(probe, rescorer)
-        others = [node for node in rescorer.around(item) if path is not None and node != path.via[0]]
+        near = rescorer.around(item)
+        allowed = near if control is None else sorted(set(near).intersection(control(probe)))
+        others = [node for node in allowed if path is not None and node != path.via[0]]
         if path is not None and others and item not in chosen:
             chosen[item] = (probe, path.via[0], int(generator.choice(others)))
     asked = [(torch.as_tensor(probe.asked.history_H), item) for item, (probe, _, _) in chosen.items()]
@@ -119,6 +124,18 @@ def path_fidelity(
             gone = [(item, ends[which]) for item, (_, *ends) in list(chosen.items())[part]]
             falls[which].append(before_P[part] - rescorer.scores(gone, asked[part]))
     return Fidelity(*(np.concatenate([*parts, np.empty(0)]) for parts in falls))
+
+
+@dataclass(frozen=True)
+class PathStarts:
+    """Says to which nodes the item's edges lead that begin a path to the history, whatever it weighs."""
+
+    finder: PathFinder
+
+    def __call__(self, probe: Probe) -> set[int]:
+        """Return the first node of every path over one or two nodes; of those to one last node the finder tells one."""
+        paths = self.finder.paths(probe.found.item_row, probe.asked.history_H.tolist(), limit=_EVERY)
+        return {path.via[0] for path in paths if path.via}
 
 
 def _best(probe: Probe, rescorer: GraphRescorer) -> Path | None:

@@ -10,7 +10,7 @@ import torch
 
 from kgrec.artifacts import MANIFEST, load_artifact
 from kgrec.chain.completing import learned_links
-from kgrec.chain.path_fidelity import GraphRescorer, kernel_setting, path_fidelity
+from kgrec.chain.path_fidelity import GraphRescorer, PathStarts, kernel_setting, path_fidelity
 from kgrec.serving.fidelity import probes
 from kgrec.serving.recommend import load
 from kgrec.workspace import Workspace
@@ -61,6 +61,23 @@ def test_the_planted_genre_carries_more_than_the_maker(world):
     at_once = path_fidelity(rescorer, asked[:15], np.random.default_rng(3), together=4)
     assert len(at_once.named_P) == len(found.named_P)
     assert at_once.named_P.mean() > at_once.random_P.mean()
+
+
+def test_the_control_is_drawn_where_it_may_be(world):
+    version, rescorer = world
+    asked = probes(version, version.users.entries.head(30).to_list())
+    every = path_fidelity(rescorer, asked, np.random.default_rng(3), together=99)
+    assert len(every.named_P)
+    nowhere = path_fidelity(rescorer, asked, np.random.default_rng(3), control=lambda _: {10**6})
+    assert not len(nowhere.named_P), "no probe without something to compare with"
+    starts = PathStarts(version.paths)
+    for probe in asked[:5]:
+        item, history = probe.found.item_row, set(probe.asked.history_H.tolist())
+        around = [set(rescorer.around(node)) for node in sorted(starts(probe))]
+        assert starts(probe) <= set(version.paths.paths(item, [*history], 999)[0].via) | set(rescorer.around(item))
+        assert all(near & history or any(set(rescorer.around(one)) & history for one in near) for near in around)
+    beside = path_fidelity(rescorer, asked, np.random.default_rng(3), together=99, control=starts)
+    assert 0 < len(beside.named_P) <= len(every.named_P)
 
 
 def test_the_report_says_how_far_reasons_can_be_believed(tiny):
