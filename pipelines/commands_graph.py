@@ -62,23 +62,35 @@ def update(config: str, overrides: tuple[str, ...], workspace: str, as_json: boo
 
 
 @graph.command(name="show")
-@click.option("--entity", required=True, help="An id, label or title: an item or any other entity.")
-@click.option("--hops", type=click.IntRange(1, 4), default=2, show_default=True, help="How far to go.")
+@click.option("--entity", default=None, help="An id, label or title: an item or any other entity.")
+@click.option("--hops", type=click.IntRange(1, 4), default=2, show_default=True, help="How far to go from --entity.")
+@click.option("--user", default=None, help="With --item: why this user gets it, in place of a neighbourhood.")
+@click.option("--item", default=None, help="The item to explain.")
 @click.option("--out", required=True, metavar="FILE", help="The HTML file to write.")
 @common
-def show_graph(entity: str, hops: int, out: str, workspace: str, as_json: bool) -> None:
-    """Draw what lies around an entity, as one HTML file that needs no network."""
+def show_graph(
+    entity: str | None, hops: int, user: str | None, item: str | None, out: str, workspace: str, as_json: bool
+) -> None:
+    """Draw what lies around an entity, or why a user gets an item, as one HTML file that needs no network."""
     from pathlib import Path
 
-    from kgrec.chain.graph_view import draw_neighbourhood
+    from kgrec.chain.graph_view import draw_explanation, draw_neighbourhood
     from kgrec.workspace import Workspace
     from pipelines import show
 
-    drawn = draw_neighbourhood(Workspace(workspace, must_exist=True), entity, hops, Path(out))
+    place = Workspace(workspace, must_exist=True)
+    if entity is not None and user is None and item is None:
+        drawn = draw_neighbourhood(place, entity, hops, Path(out))
+        said = f"{drawn['entity']}: {drawn['branches']} names within {hops} hops, in {drawn['file']}"
+    elif entity is None and user is not None and item is not None:
+        drawn = draw_explanation(place, user, item, Path(out))
+        said = f"{drawn['title']} for user {user}: {drawn['paths']} paths, in {drawn['file']}"
+    else:
+        raise click.UsageError("give either --entity, or --user and --item")
     if as_json:
         show.as_json(drawn)
     else:
-        click.echo(f"{drawn['entity']}: {drawn['branches']} names within {hops} hops, in {drawn['file']}")
+        click.echo(said)
 
 
 @graph.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from kgrec.artifacts import MANIFEST, Artifact, load_artifact, write_atomically
@@ -17,6 +18,7 @@ from kgrec.errors import InputError, Problem
 from kgrec.graph.linking import REVIEW, VERDICT
 from kgrec.graph.picture import Surroundings, picture_page
 from kgrec.serving.package import GRAPH_NODES, GRAPH_TRIPLES, ITEMS, RELATIONS
+from kgrec.serving.recommend import load
 from kgrec.serving.versions import read_registry
 from kgrec.workspace import Workspace
 
@@ -97,9 +99,36 @@ def draw_neighbourhood(workspace: Workspace, entity: str, hops: int, out: Path) 
     graph = view.surroundings()
     root = graph.around(graph.find(entity), hops)
     told = {"from": view.origin, "hops": str(hops), "facts about it": f"{root.degree:,}"}
+    _write(out, picture_page(root.name, root, told))
+    return {"entity": root.name, "hops": hops, "branches": root.count() - 1, "file": str(out), "origin": view.origin}
+
+
+def draw_explanation(workspace: Workspace, user: str, item: str, out: Path) -> dict[str, Any]:
+    """Write the picture of why the promoted version has an item for a user; return what was drawn.
+
+    The paths are those of `kgrec explain`. Raises InputError for an unknown item (with the nearest), where the graph
+    plays no part in the scores or no path leads to what the user had, and for a file that cannot be written.
+    """
+    version = load(workspace.root)
+    told = version.explain(user, item)
+    row = version.item_rows[told["item"]]
+    asked, rows = version.ask(user), np.array([row], dtype=np.int64)
+    (found,) = version.explainer.explain(asked, rows, [told["score"]])
+    if not found.paths:
+        what = f"no path in the graph leads from item {item} to what user {user} had"
+        remedy = f"draw what lies around it: kgrec graph show --entity {item}; why it is served: kgrec explain"
+        raise InputError(Problem("--item", what, remedy))
+    root = open_graph(workspace).surroundings().explanation(row, found.paths)
+    facts = {"for user": user, "from": f"version {version.number}", "score": f"{told['score']:.4f}"}
+    facts |= {"in short": told["reason"]}
+    _write(out, picture_page(f"Why {root.name}", root, facts, all_open=True))
+    return {"user": user, "item": told["item"], "title": root.name, "paths": len(found.paths),
+            "branches": root.count() - 1, "file": str(out), "origin": f"version {version.number}"}  # fmt: skip
+
+
+def _write(out: Path, page: str) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, picture_page(root.name, root, told).encode())
+        write_atomically(out, page.encode())
     except OSError as error:
         raise InputError(Problem(str(out), f"cannot be written: {error.strerror}", "name another --out")) from None
-    return {"entity": root.name, "hops": hops, "branches": root.count() - 1, "file": str(out), "origin": view.origin}

@@ -65,7 +65,7 @@ class PathFinder:
 
     def __init__(self, triples: pl.DataFrame, nodes: pl.DataFrame, relation_names: Sequence[str]) -> None:
         heads, tails = triples[c.HEAD_ROW].to_numpy(), triples[c.TAIL_ROW].to_numpy()
-        inferred = _inferred(triples)
+        inferred = is_inferred(triples)
         starts = np.concatenate([heads, tails])
         order = np.lexsort((np.concatenate([inferred] * 2), starts))  # what a source says comes first
         self._ends = np.concatenate([tails, heads])[order]
@@ -226,7 +226,8 @@ def shorter(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-def _inferred(triples: pl.DataFrame) -> npt.NDArray[np.bool_]:
+def is_inferred(triples: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """Say of each triple whether a person accepted it and no source says it; none where sources are not known."""
     if c.SOURCE not in triples.columns:
         return np.zeros(triples.height, dtype=bool)
     return triples.select((pl.col(c.SOURCE) == ACCEPTED).fill_null(False)).to_series().to_numpy()

@@ -1,4 +1,4 @@
-"""A picture of a neighbourhood: one HTML file that needs no network, drawn as a map of words around an entity."""
+"""A picture of a neighbourhood or of an explanation: one HTML file that needs no network, a map of words."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from kgrec import columns as c
 from kgrec.errors import InputError, Problem, nearest
 from kgrec.graph.knowledge_graph import DEGREE, NODE
 from kgrec.graph.names import relation_words
+from kgrec.graph.paths import Path, Step, is_inferred
 
 KEPT_PER_RELATION: Final = 40
 SHOWN_PER_RELATION: Final = 5
 MOST_NODES: Final = 1_500
+ENDS: Final = 5
 _BLANK: Final = re.compile(r"\{\{([A-Z]+)\}\}")
 
 
@@ -32,6 +34,7 @@ class Branch:
     """A node of the picture and what hangs on it, relation by relation.
 
     degree: triples of the node in the whole graph. left_out: how many neighbours of a relation are not in the picture.
+    inferred: whether the triple that leads here was accepted by a person and is in no source.
     """
 
     node: int
@@ -39,6 +42,7 @@ class Branch:
     is_named: bool
     is_item: bool
     degree: int
+    inferred: bool = False
     groups: list[tuple[str, list[Branch], int]] = field(default_factory=list)
 
     def count(self) -> int:
@@ -51,7 +55,8 @@ class Branch:
         groups = [
             {"relation": r, "branches": [b.as_dict() for b in found], "left_out": n} for r, found, n in self.groups
         ]
-        return {"node": self.node, "name": self.name, "kind": kind, "degree": self.degree, "groups": groups}
+        return {"node": self.node, "name": self.name, "kind": kind, "degree": self.degree, "inferred": self.inferred,
+                "groups": groups}  # fmt: skip
 
 
 class Surroundings:
@@ -69,6 +74,7 @@ class Surroundings:
         self._ends: npt.NDArray[np.int32] = np.concatenate([tails, heads])[order]
         self._relations = np.concatenate([triples[c.RELATION_ROW].to_numpy()] * 2)[order]
         self._outward = np.repeat([True, False], triples.height)[order]
+        self._inferred: npt.NDArray[np.bool_] = np.tile(is_inferred(triples), 2)[order]
         self._offsets = np.searchsorted(starts[order], np.arange(nodes.height + 1))
         self._words = [relation_words(name) for name in relations]
         self._ids: list[str] = nodes[c.ID].to_list()
@@ -105,7 +111,7 @@ class Surroundings:
                 continue
             for words, neighbours in self._grouped(branch.node, parent):
                 kept = neighbours[:KEPT_PER_RELATION] if branch is root else neighbours[: KEPT_PER_RELATION // 4]
-                found = [self._branch(node) for node in kept]
+                found = [self._branch(node, inferred=inferred) for node, inferred in kept]
                 branch.groups.append((words, found, len(neighbours) - len(kept)))
                 count += len(found)
                 for inner in found:
@@ -114,26 +120,62 @@ class Surroundings:
                         waiting.append((inner, depth + 1, branch.node))
         return root
 
-    def _branch(self, node: int) -> Branch:
-        named = self._labels[node] is not None
-        return Branch(
-            node, self._labels[node] or self._names[node], named, node < self._num_items, int(self._degrees[node])
-        )
+    def explanation(self, item: int, paths: Sequence[Path]) -> Branch:
+        """Return the paths of an explanation as a picture: from the item over the nodes between to the history.
 
-    def _grouped(self, node: int, parent: int) -> list[tuple[str, list[int]]]:
-        """(relation in words, neighbours) of a node, small groups first; each neighbour once, outward first."""
+        Paths that begin alike share their branches. Of a path's history up to `ENDS` items are kept, the first first.
+        """
+        root = self._branch(item)
+        for path in paths:
+            branch = root
+            for node, step in zip(path.via, path.steps, strict=False):
+                branch = self._led(branch, node, step)
+            ends = list(zip(path.history, path.ends, strict=True))
+            for node, step in ends[:ENDS]:
+                self._led(branch, node, step)
+            at = self._group(branch, ends[0][1])
+            words, found, left_out = branch.groups[at]
+            branch.groups[at] = (words, found, left_out + max(len(ends) - ENDS, 0))
+        return root
+
+    def _led(self, branch: Branch, node: int, step: Step) -> Branch:
+        """Return the branch of a node that a triple leads to, a new one where there is none."""
+        found = branch.groups[self._group(branch, step)][1]
+        known = next((inner for inner in found if inner.node == node), None)
+        if known is None:
+            known = self._branch(node, inferred=step.inferred)
+            found.append(known)
+        return known
+
+    def _group(self, branch: Branch, step: Step) -> int:
+        """Return the place of the group that a triple of the branch's node belongs to, made where it is missing."""
+        words = ("" if step.head == branch.node else "← ") + self._words[step.relation_row]
+        places = [at for at, (known, _, _) in enumerate(branch.groups) if known == words]
+        if not places:
+            branch.groups.append((words, [], 0))
+        return places[0] if places else len(branch.groups) - 1
+
+    def _branch(self, node: int, *, inferred: bool = False) -> Branch:
+        named, is_item = self._labels[node] is not None, node < self._num_items
+        name = self._labels[node] or self._names[node]
+        return Branch(node, name, named, is_item, int(self._degrees[node]), inferred)
+
+    def _grouped(self, node: int, parent: int) -> list[tuple[str, list[tuple[int, bool]]]]:
+        """(relation in words, neighbours) of a node, small groups first; each neighbour once, with whether the triple
+        is inferred: what a source says before what is, outward before inward.
+        """
         window = slice(self._offsets[node], self._offsets[node + 1])
-        edges = sorted(zip(~self._outward[window], self._relations[window], self._ends[window], strict=True))
+        columns = (self._inferred[window], ~self._outward[window], self._relations[window], self._ends[window])
         taken = {parent, node}
-        groups: dict[str, list[int]] = {}
-        for inward, relation, end in edges:
+        groups: dict[str, list[tuple[int, bool]]] = {}
+        for inferred, inward, relation, end in sorted(zip(*columns, strict=True)):
             if int(end) not in taken:
                 taken.add(int(end))
                 arrow = "← " if inward else ""
-                groups.setdefault(arrow + self._words[relation], []).append(int(end))
+                groups.setdefault(arrow + self._words[relation], []).append((int(end), bool(inferred)))
         for found in groups.values():
-            found.sort(key=lambda end: (self._labels[end] is None, self._degrees[end], end))
-        return sorted(groups.items(), key=lambda item: (self._labels[item[1][0]] is None, len(item[1]), item[0]))
+            found.sort(key=lambda one: (self._labels[one[0]] is None, self._degrees[one[0]], one[0]))
+        return sorted(groups.items(), key=lambda item: (self._labels[item[1][0][0]] is None, len(item[1]), item[0]))
 
 
 @cache
@@ -141,9 +183,13 @@ def _template() -> str:
     return files("kgrec.graph").joinpath("picture.html").read_text(encoding="utf-8")
 
 
-def picture_page(title: str, root: Branch, facts: Mapping[str, str]) -> str:
-    """Return the page: one self-contained HTML document. facts: what stands below the title, name to value."""
+def picture_page(title: str, root: Branch, facts: Mapping[str, str], *, all_open: bool = False) -> str:
+    """Return the page: one self-contained HTML document. facts: what stands below the title, name to value.
+
+    all_open: everything is open from the start, and to the right of the root, as a sentence reads; else what fits.
+    """
     content = json.dumps(root.as_dict(), ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
     told = " · ".join(f"{html.escape(name)}: {html.escape(value)}" for name, value in facts.items())
-    fillings = {"TITLE": html.escape(title), "FACTS": told, "SHOWN": str(SHOWN_PER_RELATION), "DATA": content}
+    fillings = {"TITLE": html.escape(title), "FACTS": told, "SHOWN": str(SHOWN_PER_RELATION), "DATA": content,
+                "OPEN": json.dumps(all_open)}  # fmt: skip
     return _BLANK.sub(lambda found: fillings[found[1]], _template())  # one pass: a name cannot smuggle a blank in
