@@ -38,6 +38,7 @@ class Workspace:
         self.tombstones = self.root / "forgotten.json"
         self.tracking_database = self.root / "mlflow.db"
         self.tracking_artifacts = self.root / "mlflow-artifacts"
+        self.tracking_servers = self.root / "mlflow-servers.json"
         self.prefect_home = self.root / "prefect"
         self.reports = self.root / "reports"
         self.runs = self.root / "runs"

@@ -15,7 +15,7 @@ CODE_MODEL = ROOT / "mlflow" / "retriever.py"
 LAYERS = {"kgrec": {"kgrec"}, "feature_store": {"kgrec", "feature_store"}, "pipelines": set(PACKAGES)}
 OWNERS = {
     "prefect": ("pipelines/",),
-    "mlflow": ("kgrec/tracking.py", "mlflow/retriever.py"),
+    "mlflow": ("kgrec/tracking/", "mlflow/retriever.py"),
     "faiss": ("kgrec/serving/index.py",),
     "ir_measures": (),
     "optuna": ("kgrec/training/search.py",),

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -77,47 +76,6 @@ def answers(api: str) -> bool:
         return bool(ask(api, "GET", "/health"))
     except OSError:
         return False
-
-
-@pytest.mark.slow
-def test_a_worker_runs_the_schedule_and_promotes(tmp_path: Path) -> None:
-    port, place = free_port(), tmp_path / "workspace"
-    api = f"http://127.0.0.1:{port}/api"
-    names = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "INFO",
-             "PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_HEARTBEAT_SECONDS": "5"}  # fmt: skip
-    serve = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    with listener() as (url, told), process(*serve, log=tmp_path / "server.log", **names):
-        wait_for(lambda: answers(api), "the server")
-        overrides = ["--set", "gate.baselines=[]", "--set", f"notify.url={url}"]
-        command = [KGREC, "deploy", worlds.TINY, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin", "--workspace",
-                   place, "--json"]  # fmt: skip
-        made = subprocess.run([*command, *overrides], env={**os.environ, **names}, capture_output=True, check=True)
-        deployed = json.loads(made.stdout)
-        assert (deployed["deployment"], deployed["pool_made"]) == ("kgrec-retrain/tiny", True)
-        found = ask(api, "GET", "/deployments/name/kgrec-retrain/tiny")
-        assert found["global_concurrency_limit"]["limit"] == 1
-        assert found["schedules"][0]["schedule"] == {"cron": "0 3 * * *", "timezone": "Europe/Berlin", "day_or": True}
-        assert ask(api, "GET", "/work_pools/kgrec")["type"] == "process"
-
-        worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "kgrec"]
-        with process(*worker, log=tmp_path / "worker.log", **names):
-            good = start(api, found["id"], {})
-            assert ended(api, good)["type"] == "COMPLETED", (tmp_path / "worker.log").read_text()
-            assert read_registry(Workspace(place)).promoted == "1"
-        assert told == []
-
-
-def start(api: str, deployment: str, parameters: dict[str, Any]) -> str:
-    """Make a run of a deployment, now, with some parameters of its own; return its id."""
-    made = ask(api, "POST", f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
-    return str(made["id"])
-
-
-def ended(api: str, run: str) -> Any:
-    """Return the state of a run once it is final."""
-    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    wait_for(lambda: ask(api, "GET", f"/flow_runs/{run}")["state"]["type"] in final, "the run")
-    return ask(api, "GET", f"/flow_runs/{run}")["state"]
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from kgrec.features.latest import INDEX, LatestFeatures, LatestView
 from kgrec.features.of_runs import table_of, tables_there
 from kgrec.serving import package, versions
 from kgrec.serving.score import LATEST
+from kgrec.tracking import Copy, ServerCopies
 from kgrec.workspace import Workspace
 
 _NOBODYS: Final = frozenset({"graph", "baselines", "index"})
@@ -59,17 +60,24 @@ class Forgotten:
 def forget(workspace: Workspace, user: str) -> Forgotten:
     """Remove a person by id from all that the workspace holds; the caller holds the workspace.
 
-    InputError when nothing here names the person and nobody forgot them before.
+    InputError when nothing here names the person and nobody forgot them before; UnreachableError, before anything is
+    removed, when an MLflow server that holds copies does not answer.
     """
-    user = user.strip()
+    with ServerCopies(workspace) as servers:
+        return _forget(workspace, user.strip(), servers)
+
+
+def _forget(workspace: Workspace, user: str, servers: ServerCopies) -> Forgotten:
     stones = Tombstones.load(workspace.tombstones)
     found = Forgotten(already=stones.holds(user))
     holders = _holders(workspace, user)
     known = [artifact for artifact in _versions(workspace) if _row(artifact, user) is not None]
     copies = [path.parent for path in sorted(workspace.tracking_artifacts.rglob(package.USERS)) if _names(path, user)]
     reports = _reports(workspace, user)
+    there = [copy for copy in servers.versions() if _copy_names(copy, user)]
+    told = [copy for copy in servers.reports() if _REPORT in copy.names() and _shows(copy.fetch(_REPORT), user)]
     tables = [table for table in (table_of(workspace, *one) for one in tables_there(workspace)) if table.holds(user)]
-    if not (holders or known or copies or reports or tables or found.already):
+    if not (holders or known or copies or reports or there or told or tables or found.already):
         remedy = "check the id (it is the one of your log), and --workspace"
         raise InputError(Problem("--user", "nothing in this workspace names this person", remedy))
     stones = stones.bury(user)
@@ -82,6 +90,10 @@ def forget(workspace: Workspace, user: str) -> Forgotten:
     for folder in copies:
         found.tracked.append(_relative(workspace, folder))
         _replace_copy(folder, fresh)
+    for copy in there:
+        found.tracked.append(copy.where)
+        artifact = fresh.get(_key_of(copy))
+        copy.replace(artifact.path if artifact is not None else None)
     for path in (*holders, *(artifact.path for artifact in known)):
         found.deleted.append(_relative(workspace, path))
         shutil.rmtree(path)
@@ -89,6 +101,7 @@ def forget(workspace: Workspace, user: str) -> Forgotten:
         table.forget(user)
         found.tables.append(_relative(workspace, table.root))
     found.reports = [_relative(workspace, _remove_report(path)) for path in reports]
+    found.reports += [_remove_told(copy) for copy in told]
     for path in (workspace.scratch, workspace.checkpoints, workspace.quarantine, workspace.feature_days):
         shutil.rmtree(path, ignore_errors=True)
     workspace.store.sweep()
@@ -206,20 +219,49 @@ def _reports(workspace: Workspace, user: str) -> list[Path]:
     found = []
     for root in (workspace.reports, workspace.tracking_artifacts):
         for path in sorted(root.rglob(_REPORT)):
-            try:
-                examples = json.loads(path.read_text(encoding="utf-8")).get("examples", [])
-            except (ValueError, AttributeError):
-                examples = []
-            if any(str(example.get("user")) == user for example in examples):
+            if _shows(path, user):
                 found.append(path.parent)
     return found
 
 
+def _shows(report: Path, user: str) -> bool:
+    """Say whether a report shows the person as an example."""
+    try:
+        examples = json.loads(report.read_text(encoding="utf-8")).get("examples", [])
+    except (ValueError, AttributeError):
+        return False
+    return any(str(example.get("user")) == user for example in examples)
+
+
 def _remove_report(folder: Path) -> Path:
     for path in sorted(folder.glob("report.*")):
-        text = json.dumps({"removed": _STUB.strip()}) + "\n" if path.suffix == ".json" else _STUB
-        write_atomically(path, text.encode())
+        write_atomically(path, _stub(path).encode())
     return folder
+
+
+def _stub(path: Path) -> str:
+    return json.dumps({"removed": _STUB.strip()}) + "\n" if path.suffix == ".json" else _STUB
+
+
+def _copy_names(copy: Copy, user: str) -> bool:
+    """Say whether a server's copy of a version names the person; one without its users is half of one, and may."""
+    return package.USERS not in copy.names() or _names(copy.fetch(package.USERS), user)
+
+
+def _key_of(copy: Copy) -> str:
+    """Return the key of the version that a server's copy is of; empty for a copy that is not whole."""
+    if MANIFEST not in copy.names():
+        return ""
+    return load_artifact(copy.fetch(MANIFEST).parent, verify=False).key
+
+
+def _remove_told(copy: Copy) -> str:
+    for name in copy.names():
+        if name.startswith("report."):
+            path = copy.fetch(name)
+            path.write_text(_stub(path), encoding="utf-8")
+            copy.put(path)
+    return copy.where
 
 
 def _relative(workspace: Workspace, path: Path) -> str:

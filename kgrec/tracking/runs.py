@@ -1,4 +1,4 @@
-"""MLflow: every run with its data, parameters, figures over time and model; the one place that knows mlflow.
+"""Runs in MLflow: parameters, figures over time, data and files; registered versions and which is promoted.
 
 Everything is written so that it can be repeated: a run is found again by its key, so a process that was killed
 half-way through logging continues the same MLflow run.
@@ -8,40 +8,46 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # tens of lines where stderr is a file
+from typing import Any, Final, ParamSpec, TypeVar
 
 import mlflow
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.utils import requirements_utils
 
 from kgrec.errors import KgrecError
+from kgrec.tracking.models import log_model
+from kgrec.tracking.stores import answering, see_that_it_answers, store_of
 from kgrec.workspace import Workspace, person
 
 KEY_TAG: Final = "kgrec.key"
 VERSION_TAG: Final = "kgrec.version"
+WORKSPACE_TAG: Final = "kgrec.workspace"
 ALIAS: Final = "promoted"
+REPORT: Final = "report"
 _PARAM_LENGTH: Final = 500
 _BATCH: Final = 900
-_MAP: Final = "_MODULES_TO_PACKAGES"
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
+
+
+def _said(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let a method say in kgrec's words that the server went away."""
+
+    @wraps(method)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with answering():
+            return method(*args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,10 @@ class RunRecord:
 
 
 class Tracking:
-    """The MLflow store of a workspace: sqlite for the figures, a folder for the files."""
+    """The MLflow store of a workspace: its own sqlite and folder, or the server that MLFLOW_TRACKING_URI names.
+
+    UnreachableError, of the constructor and of every method, when a server does not answer.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         if not hasattr(mlflow, "__version__"):
@@ -68,13 +77,17 @@ class Tracking:
                 "`import mlflow` found a folder of that name instead of the package\n"
                 "  remedy:  remove mlflow/__init__.py, or `pip install mlflow`"
             )
-        self.uri = f"sqlite:///{workspace.tracking_database}"
-        self._artifacts = workspace.tracking_artifacts
+        self._store = store_of(workspace)
+        self.uri = self._store.uri
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        _make_database(workspace.tracking_database)
+        if self._store.is_server:
+            see_that_it_answers(self.uri)
+        elif self.uri == f"sqlite:///{workspace.tracking_database}":
+            _make_database(workspace.tracking_database)
         self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
+    @_said
     def open_run(self, key: str, name: str, *, label: str | None = None, parent: str | None = None) -> str:
         """Return the id of the MLflow run with this key, made now when there is none.
 
@@ -84,11 +97,12 @@ class Tracking:
         found = self._find(experiment_id, key)
         if found is not None:
             return str(found.info.run_id)
-        tags = {KEY_TAG: key, "mlflow.runName": f"{label or name}-{key[:8]}"}
+        tags = {KEY_TAG: key, "mlflow.runName": f"{label or name}-{key[:8]}"} | self._mark
         tags |= {"mlflow.parentRunId": parent} if parent is not None else {}
         run = self._client.create_run(experiment_id, tags=tags)
         return str(run.info.run_id)
 
+    @_said
     def log_run(self, run_id: str, record: RunRecord, files: Path | None = None) -> None:
         """Log parameters, figures (per epoch and final), the dataset and a folder of files; repeating it is safe."""
         params = [Param(key, text[:_PARAM_LENGTH]) for key, text in sorted(_flat(record.params))]
@@ -109,31 +123,24 @@ class Tracking:
         dataset = Dataset(record.dataset_name, record.dataset_digest[:36], "kgrec", json.dumps({}), profile=profile)
         self._client.log_inputs(run_id, [DatasetInput(dataset)])
         if files is not None:
-            self._client.log_artifacts(run_id, str(files), "report")
+            self._client.log_artifacts(run_id, str(files), REPORT)
 
+    @_said
     def log_version(self, run_id: str, name: str, version: str, folder: Path) -> None:
         """Log a version as a model from code, register it, and tag it with kgrec's own number."""
         if self._registered(name, version) is None:
-            mlflow.set_tracking_uri(self.uri)
-            mlflow.set_registry_uri(self.uri)
-            mlflow.set_experiment(experiment_id=self._client.get_run(run_id).info.experiment_id)
-            with mlflow.start_run(run_id=run_id), warnings.catch_warnings(), _packages_unread():
-                warnings.simplefilter("ignore", UserWarning)  # it asks for an example; the signature says all
-                logged = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(code_model()),
-                    artifacts={"version": str(folder)},
-                    signature=_signature(),
-                    pip_requirements=["kgrec"],
-                    registered_model_name=name,
-                )
-            self._client.set_model_version_tag(name, str(logged.registered_model_version), VERSION_TAG, version)
+            experiment_id = str(self._client.get_run(run_id).info.experiment_id)
+            number = log_model(self.uri, run_id, experiment_id, name, folder)
+            for tag, value in (self._mark | {VERSION_TAG: version}).items():  # the number last: then it counts as done
+                self._client.set_model_version_tag(name, number, tag, value)
         self.finish(run_id)
 
+    @_said
     def finish(self, run_id: str) -> None:
         """Say that a run is over."""
         self._client.set_terminated(run_id, "FINISHED")
 
+    @_said
     def set_promoted(self, name: str, version: str) -> None:
         """Point the alias `promoted` of the registered model at a version of kgrec; tags say who served what when."""
         number = self._registered(name, version)
@@ -150,12 +157,20 @@ class Tracking:
         for tag, value in (("kgrec.served_since", now), ("kgrec.served_by", person())):
             self._client.set_model_version_tag(name, number, tag, value)
 
+    @property
+    def _mark(self) -> dict[str, str]:
+        return {WORKSPACE_TAG: self._store.owner} if self._store.is_server else {}
+
+    def _tagged(self, tags: Mapping[str, str]) -> str:
+        return " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in {**tags, **self._mark}.items())
+
     def _aliased(self, name: str) -> str | None:
         try:
             return str(self._client.get_model_version_by_alias(name, ALIAS).version)
         except MlflowException:
             return None
 
+    @_said
     def model_uri(self, name: str, version: str) -> str:
         """Return the URI under which MLflow loads a version."""
         return f"models:/{name}/{self._registered(name, version)}"
@@ -164,33 +179,20 @@ class Tracking:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=self._artifacts.as_uri()))
+        return str(self._client.create_experiment(name, artifact_location=self._store.artifacts))
 
     def _find(self, experiment_id: str, key: str) -> Run | None:
-        runs = self._client.search_runs([experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        wanted = self._tagged({KEY_TAG: key})
+        runs = self._client.search_runs([experiment_id], filter_string=wanted, max_results=1)
         return runs[0] if runs else None
 
     def _registered(self, name: str, version: str) -> str | None:
         try:
-            found = self._client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")
+            found = self._client.search_model_versions(f"name = '{name}' and {self._tagged({VERSION_TAG: version})}")
         except MlflowException as error:
             logger.debug("no registered model %s: %s", name, error)
             return None
         return str(found[0].version) if found else None
-
-
-@contextmanager
-def _packages_unread() -> Iterator[None]:
-    """Keep MLflow from reading the file lists of all installed packages (seconds) to judge requirements that are given.
-
-    It maps modules to packages once a process and looks only whether it has; where it keeps that otherwise, it reads.
-    """
-    known = getattr(requirements_utils, _MAP, None)
-    setattr(requirements_utils, _MAP, known or {"mlflow": ["mlflow"], "kgrec": ["kgrec"]})
-    try:
-        yield
-    finally:
-        setattr(requirements_utils, _MAP, known)
 
 
 def _make_database(path: Path) -> None:
@@ -203,38 +205,6 @@ def _make_database(path: Path) -> None:
     aside.unlink(missing_ok=True)
     MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
     aside.replace(path)
-
-
-def load_logged(uri: str, tracking_uri: str) -> Any:
-    """Load a model that MLflow logged, for prediction in this process."""
-    mlflow.set_tracking_uri(tracking_uri)
-    mlflow.set_registry_uri(tracking_uri)
-    return mlflow.pyfunc.load_model(uri)
-
-
-def predict_logged(model: Any, users: Sequence[str], k: int) -> pd.DataFrame:
-    """Ask a loaded model for the top k of some users."""
-    answer: pd.DataFrame = model.predict(pd.DataFrame({"user": list(users)}), params={"k": k})
-    return answer
-
-
-def code_model() -> Path:
-    """Return the file of the code model: beside the package in a checkout, under `share/kgrec` when installed."""
-    places = [Path(__file__).parents[1] / "mlflow" / "retriever.py", Path(sys.prefix) / "share/kgrec/retriever.py"]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise KgrecError(f"the code model is missing, looked in {places}\n  remedy:  install kgrec again")
-    return found
-
-
-def _signature() -> ModelSignature:
-    text, number = DataType.string, DataType.double
-    return ModelSignature(
-        inputs=Schema([ColSpec(text, "user")]),
-        outputs=Schema([ColSpec(text, "user"), ColSpec(text, "item"), ColSpec(text, "title", required=False),
-                        ColSpec(number, "score")]),
-        params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
-    )  # fmt: skip
 
 
 def _metric_name(name: str) -> str:

@@ -1,0 +1,10 @@
+"""MLflow: every run with its data, parameters, figures over time and model; the one package that knows mlflow."""
+
+from kgrec.tracking.copies import Copy, ServerCopies
+from kgrec.tracking.models import code_model, load_logged, predict_logged
+from kgrec.tracking.runs import ALIAS, KEY_TAG, VERSION_TAG, RunRecord, Tracking
+
+__all__ = [
+    "ALIAS", "KEY_TAG", "VERSION_TAG", "Copy", "RunRecord", "ServerCopies", "Tracking", "code_model", "load_logged",
+    "predict_logged",
+]  # fmt: skip
