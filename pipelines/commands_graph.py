@@ -133,12 +133,13 @@ def _print_report(facts: Any, rows: list[dict[str, Any]]) -> None:
     from pipelines.show import console
 
     table = Table(title="Relations, the largest first", title_justify="left")
-    for name in ("relation", "triples", "items", "tails a head", "heads a tail", "inverse of", "symmetric"):
+    for name in ("relation", "triples", "items", "tails a head", "one tail", "heads a tail", "inverse of", "symmetric"):
         table.add_column(name, justify="left" if name in ("relation", "inverse of") else "right")
-    names = {row["relation_row"]: row["id"] for row in rows}
+    names = {row["relation_row"]: row.get("short", row["id"]) for row in rows}
     for row in rows:
         table.add_row(
-            row["id"], f"{row['triples']:,}", f"{row['items']:.0%}", f"{row['fan_out']:.1f} (max {row['fan_out_max']})",
+            names[row["relation_row"]], f"{row['triples']:,}", f"{row['items']:.0%}",
+            f"{row['fan_out']:.1f} (max {row['fan_out_max']})", f"{row['single_tail']:.0%}",
             f"{row['fan_in']:.1f} (max {row['fan_in_max']})", names.get(row["inverse_of"], "-"),
             f"{row['symmetric']:.0%}" if row["symmetric"] else "-",
         )  # fmt: skip

@@ -17,6 +17,7 @@ from kgrec.config import RunConfig
 from kgrec.data.split import SplitKind
 from kgrec.evaluation.leaks import (
     Alarm,
+    inverse_alarms,
     label_alarms,
     part_alarms,
     relation_alarms,
@@ -32,6 +33,9 @@ def alarms_of(
 ) -> list[Alarm]:
     """Return every alarm that goes off; telling: numeric features that order a label by themselves, with the AUC."""
     found = relation_alarms(graph.facts.get("relations_that_restate_the_log", {}))
+    found += inverse_alarms(
+        graph.facts.get("inverse_pairs_across_parts", 0), graph.facts.get("inverse_pairs_by_relation", {})
+    )
     if not log.has(EVENTS):
         return found
     events = pl.read_parquet(log.file(EVENTS))

@@ -30,6 +30,7 @@ from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS
 
 REPORT: Final = "relations.parquet"
 CONFLICTS: Final = "conflicts.parquet"
+DUPLICATES: Final = "duplicates.parquet"
 
 
 def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
@@ -43,6 +44,7 @@ def graph(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
         built.triples.write_parquet(out / "triples.parquet", compression="lz4", statistics=False)  # always read whole
         built.nodes.write_parquet(out / "nodes.parquet")
         built.relations_report.write_parquet(out / REPORT)
+        built.duplicates.write_parquet(out / DUPLICATES)
         return built.facts
 
     settings = {"knowledge": config.model_dump(mode="json", include=set(OF_THE_GRAPH)), "seed": run.config.seed,
@@ -63,8 +65,10 @@ def _build(run: Run, config: KnowledgeConfig, ingested: Artifact, log: Artifact,
     links = pl.read_parquet(ingested.file("links.parquet")) if _has_links(config) else None
     numbers = pl.read_parquet(ingested.file("numbers.parquet"))
     if numbers.height:
-        trained = _trained_ids(events, items, links)
-        binned, bin_labels = bin_numbers(numbers, trained)
+        ends = _ends(events)
+        binned, bin_labels = bin_numbers(
+            numbers, _trained_ids(events, items, links), None if ends is None else ends.train
+        )
         parts = [pl.lit(c.TRAIN, c.PART_TYPE).alias(c.PART)] if c.PART in triples.columns else []
         triples = pl.concat([triples, binned.with_columns(parts)])
         triples = once(triples, [c.HEAD, c.RELATION, c.TAIL, c.HEAD_IS_ITEM])

@@ -165,6 +165,18 @@ def relation_alarms(suspects: Mapping[str, str]) -> list[Alarm]:
     return [Alarm("target-derived triples", what, len(suspects), f"{name}: {why}", remedy)]
 
 
+def inverse_alarms(count: int, by_relation: Mapping[str, int]) -> list[Alarm]:
+    """Return the alarm of held-out triples that train says the other way round; by_relation: both names -> count."""
+    if not count:
+        return []
+    what = "held-out triples stand in train the other way round, so that finding them is no prediction"
+    example = next((f"{names}: {number}" for names, number in by_relation.items()), "")
+    remedy = (
+        'knowledge.merging.inverses = "merge", or a split that keeps the pairs of nodes together (leave out the column)'
+    )
+    return [Alarm("inverse triples across the split", what, count, example, remedy)]
+
+
 def _statistics(events: pl.DataFrame, key: str) -> pl.DataFrame:
     means = [pl.col(c.CONVERSION).cast(pl.Float64).mean().alias("share of conversions")]
     means += [pl.col(c.VALUE).mean().cast(pl.Float64).alias("mean value")] if c.VALUE in events.columns else []

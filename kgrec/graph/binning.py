@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import pairwise
 
 import numpy as np
@@ -24,16 +25,19 @@ from kgrec.columns import (
 )
 
 
-def bin_numbers(numbers: pl.DataFrame, trained: pl.Series | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def bin_numbers(
+    numbers: pl.DataFrame, trained: pl.Series | None, end: datetime | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return triples (`TRIPLES_SCHEMA`) and labels of the bins that the numbers fall into.
 
-    numbers: `NUMBERS_SCHEMA`. trained: ids of what the train part knows; the edges are quantiles of their values alone
-    (of all values where none is known), so that no value of a later part moves an edge. Bins are half-open [low, high);
-    quantiles that fall together make fewer bins.
+    numbers: `NUMBERS_SCHEMA`. trained: ids of what the train part knows, end: its last instant; the edges are quantiles
+    of their values alone that were known by then (of all values where none is), so that no value of a later part moves
+    an edge. Bins are half-open [low, high); quantiles that fall together make fewer bins.
     """
     triples, labels = [pl.DataFrame(schema=TRIPLES_SCHEMA)], [pl.DataFrame(schema=LABELS_SCHEMA)]
     for (relation,), rows in numbers.group_by([RELATION], maintain_order=True):
         known = rows if trained is None else rows.filter(pl.col(HEAD).is_in(trained.implode()))
+        known = known if end is None else known.filter(pl.col(KNOWN_AT).is_null() | (pl.col(KNOWN_AT) <= end))
         values = (known if known.height else rows)[VALUE].to_numpy()
         edges = _edges(values, int(rows[BINS][0]))
         names = _names(edges)

@@ -15,14 +15,16 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.graph.duplicates import duplicate_facts, likely_duplicates
 from kgrec.graph.mapping import Claims, Known, map_triples
 from kgrec.graph.merging import once
 from kgrec.graph.names import relation_words, short_names
 from kgrec.graph.parts import pairs_across_parts
-from kgrec.graph.relations import KEY, coverage, describe_relations
+from kgrec.graph.relations import KEY, coverage, describe_relations, inverse_facts, inverses_across_parts
 
 NODE: Final = "node"
 DEGREE: Final = "degree"
+SHORT: Final = "short"
 TRIPLE_ROWS: Final = {c.HEAD_ROW: c.ROW_TYPE, c.RELATION_ROW: c.ROW_TYPE, c.TAIL_ROW: c.ROW_TYPE, c.PART: c.PART_TYPE}
 
 
@@ -32,7 +34,7 @@ class KnowledgeGraph:
 
     triples: head_row, relation_row, tail_row (nodes and relations), part, weight, known_at, source. nodes: node, id,
     label (null where nobody gave a name), name (label or shortened id, for people), degree. relations_report: see
-    `describe_relations`, with the relation's id and name. facts: counts for people.
+    `describe_relations`, with the relation's id and name. duplicates: see `likely_duplicates`. facts: for people.
     """
 
     entities: Vocabulary
@@ -40,6 +42,7 @@ class KnowledgeGraph:
     triples: pl.DataFrame
     nodes: pl.DataFrame
     relations_report: pl.DataFrame
+    duplicates: pl.DataFrame
     facts: dict[str, Any]
 
 
@@ -83,10 +86,24 @@ def build_graph(
         c.RELATION_ROW: pl.Series(range(len(relations)), dtype=c.ROW_TYPE),
         c.ID: relations.entries,
         c.NAME: [relation_words(name) for name in relations.entries.to_list()],
+        SHORT: short_names(relations.entries.alias(c.ID), named.prefixes),
     })  # fmt: skip
+    duplicates = likely_duplicates(parted, nodes, offset)
     facts |= _facts(parted, nodes, relations, offset, claims.shared) | said | told
+    facts |= duplicate_facts(duplicates) | _without_entity(links, items)
+    turned = inverses_across_parts(parted, report, agreement) if facts["pairs_across_parts"] else None
+    facts |= inverse_facts(turned, names[SHORT].to_list())
     report = report.join(names, on=c.RELATION_ROW, how="left", maintain_order="left")
-    return KnowledgeGraph(entities, relations, parted, nodes, report, facts)
+    return KnowledgeGraph(entities, relations, parted, nodes, report, duplicates, facts)
+
+
+def _without_entity(links: pl.DataFrame | None, items: Vocabulary) -> dict[str, Any]:
+    """Return how many items no link leads from, with examples; nothing where an item's id is its entity's."""
+    if links is None:
+        return {}
+    alone = items.entries.filter(~items.entries.is_in(links[c.ITEM].implode()))
+    shown = {"examples_of_items_without_entity": alone.head(5).to_list()} if len(alone) else {}
+    return {"items_without_entity": len(alone), **shown}
 
 
 def _nodes(

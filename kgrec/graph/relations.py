@@ -5,13 +5,14 @@ Triples are rows: head_row, relation_row, tail_row; nodes below `num_items` are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kgrec.columns import HEAD_ROW, RELATION_ROW, ROW_TYPE, TAIL_ROW
+from kgrec.columns import HEAD_ROW, PART, RELATION_ROW, ROW_TYPE, TAIL_ROW, TRAIN
 from kgrec.graph.merging import once, run_starts
 
 INVERSE_OF: Final = "inverse_of"
@@ -118,6 +119,35 @@ def merge_inverses(triples: pl.DataFrame, report: pl.DataFrame, agreement: float
         relation.replace(into).cast(ROW_TYPE) if into else relation,
     )
     return once(turned, KEY)
+
+
+def inverses_across_parts(triples: pl.DataFrame, report: pl.DataFrame, agreement: float) -> pl.DataFrame:
+    """Return how many held-out triples stand in train the other way round: relation_row, other_row, len, most first.
+
+    triples: with part; report: see `describe_relations`. The other way round is the relation's inverse, or the
+    relation itself where it is symmetric: to tell such a triple again is no prediction.
+    """
+    symmetric = report.filter(pl.col(SYMMETRIC) >= agreement).with_columns(pl.col(RELATION_ROW).alias("other_row"))
+    inverse = report.filter(pl.col(INVERSE_OF).is_not_null()).with_columns(pl.col(INVERSE_OF).alias("other_row"))
+    others = pl.concat([one.select(RELATION_ROW, "other_row").cast(ROW_TYPE) for one in (symmetric, inverse)])
+    held = triples.filter(pl.col(PART) != TRAIN).join(others, on=RELATION_ROW)
+    known = triples.filter(pl.col(PART) == TRAIN).select(
+        pl.col(TAIL_ROW).alias(HEAD_ROW), pl.col(RELATION_ROW).alias("other_row"), pl.col(HEAD_ROW).alias(TAIL_ROW)
+    )
+    told = held.join(known, on=[HEAD_ROW, "other_row", TAIL_ROW], how="semi")
+    return (
+        told.group_by(RELATION_ROW, "other_row")
+        .len()
+        .sort(["len", RELATION_ROW, "other_row"], descending=[True, False, False])
+    )
+
+
+def inverse_facts(found: pl.DataFrame | None, names: Sequence[str]) -> dict[str, Any]:
+    """Return counts for people: of all held-out triples that train says the other way round, and by relation."""
+    if found is None or found.is_empty():
+        return {"inverse_pairs_across_parts": 0}
+    by_relation = {f"{names[one]} / {names[other]}": count for one, other, count in found.head(10).iter_rows()}
+    return {"inverse_pairs_across_parts": int(found["len"].sum()), "inverse_pairs_by_relation": by_relation}
 
 
 def coverage(triples: pl.DataFrame, num_items: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.calling import call, leave_prefect_out
 
 ALARMS = (
     "overlap", "future", "duplicated users", "statistics over test", "label among features", "telling feature",
-    "target-derived triples",
+    "target-derived triples", "inverse triples across the split",
 )  # fmt: skip
 CONFIG = """
 name = "leaky"
@@ -31,7 +31,7 @@ conversion = "long_view"
 path = "users.csv"
 features = ["activity"]
 [knowledge]
-triples = ["triples.csv", "also.csv"]
+triples = ["triples.csv", "also.csv", "turned.csv"]
 links = "links.csv"
 [knowledge.leaks]
 action = "report"
@@ -79,6 +79,9 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[An
     worlds.write_table(folder / "users.csv", ("user", "activity"), clicks.iter_rows())
     also = ((worlds.entity_id(item), "also_viewed", worlds.entity_id((item + 4) % ITEMS)) for item in range(ITEMS))
     worlds.write_table(folder / "also.csv", ("head", "relation", "tail"), also)
+    parts = [(worlds.entity_id(item), "part_of", f"set{item % 5}", "train") for item in range(ITEMS)]
+    turned = [(tail, "has_part", head, "test" if at % 2 else "train") for at, (head, _, tail, _) in enumerate(parts)]
+    worlds.write_table(folder / "turned.csv", ("head", "relation", "tail", "part"), parts + turned)
     light = worlds.LIGHT.replace("epochs = 6", "epochs = 2").replace("[10, 20]", "[5]")
     light = light.replace(
         "[baselines]", "[baselines]\nfilter_exponents = [0.5]\nials_alpha = [1.0]\nhub_exponents = [0.5]"

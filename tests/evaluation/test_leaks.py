@@ -8,6 +8,7 @@ import pytest
 
 from kgrec import columns as c
 from kgrec.evaluation.leaks import (
+    inverse_alarms,
     label_alarms,
     part_alarms,
     relation_alarms,
@@ -120,3 +121,10 @@ def test_a_feature_that_tells_the_label():
 def test_relations_that_the_guard_found():
     assert names(relation_alarms({"also_bought": "its name says so"})) == ["target-derived triples"]
     assert relation_alarms({}) == []
+
+
+def test_triples_that_train_says_the_other_way_round():
+    assert inverse_alarms(0, {}) == []
+    (alarm,) = inverse_alarms(7, {"has_part / part_of": 5, "part_of / has_part": 2})
+    assert (alarm.name, alarm.count, alarm.example) == ("inverse triples across the split", 7, "has_part / part_of: 5")
+    assert "knowledge.merging.inverses" in alarm.remedy

@@ -147,6 +147,25 @@ def test_parts_that_the_triples_name_stand_and_blanks_are_train():
     assert built.triples[c.PART].to_list() == ["test", "train", "validation"]
 
 
+def test_held_out_triples_that_train_says_the_other_way_round_are_found():
+    there = [(item, "by", maker) for item, maker in zip("abcxyz", "mmnnoo", strict=True)]
+    back = [(maker, "made", item) for item, _, maker in there]
+    near = [("p", "near", "q"), ("q", "near", "p"), ("p", "sees", "q"), ("q", "hears", "r")]
+    parts = ["train"] * 5 + ["validation"] + ["test"] * 2 + ["train"] * 4 + ["train", "test", "test", "test"]
+    facts = graph(there + back + near, parts=parts).facts
+    assert facts["inverse_pairs_across_parts"] == 4
+    assert facts["inverse_pairs_by_relation"] == {"made / by": 2, "by / made": 1, "near / near": 1}
+    assert facts["pairs_across_parts"] == 5, "sees says something else of a pair that train knows"
+    whole = graph(there + back + near, held_out=(0.2, 0.3))
+    assert whole.facts["inverse_pairs_across_parts"] == 0, "our own split holds pairs together"
+
+
+def test_items_without_an_entity_are_counted_where_there_are_links():
+    built = graph([("m.1", "genre", "comedy")], links=[("a", "m.1"), ("b", "m.9")])
+    assert (built.facts["items_without_entity"], built.facts["examples_of_items_without_entity"]) == (1, ["c"])
+    assert "items_without_entity" not in graph([("a", "genre", "comedy")]).facts
+
+
 PAIR = st.tuples(st.sampled_from("abcdxyz"), st.sampled_from(["r", "s", "r_inverse"]), st.sampled_from("abcdxyz"))
 SHARES = st.sampled_from([(0.0, 0.0), (0.3, 0.3), (0.1, 0.5), (0.5, 0.0), (0.0, 0.5)])
 

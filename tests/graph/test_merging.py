@@ -158,6 +158,16 @@ def test_bins_are_cut_on_train_alone():
     assert everyone[c.TAIL].to_list() == ["year:below 1993"] * 3 + ["year:from 1993"] * 3
 
 
+def test_a_number_that_became_known_after_train_moves_no_edge():
+    known = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 1, 1, 1, 9, 9)]
+    frame = numbers([1990, 1991, 1992, 1993, 2050, 2051]).with_columns(pl.Series(c.KNOWN_AT, known, dtype=c.TIME_TYPE))
+    everybody = pl.Series([f"i{at}" for at in range(6)])
+    assert bin_numbers(frame, everybody, datetime(2024, 1, 5, tzinfo=UTC))[1][c.LABEL].to_list() == [
+        "below 1992", "from 1992",
+    ]  # fmt: skip
+    assert bin_numbers(frame, everybody)[1][c.LABEL].to_list() == ["below 1993", "from 1993"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(2, 8))
 def test_every_number_falls_into_the_bin_that_its_name_says(values, bins):
