@@ -28,6 +28,7 @@ from kgrec.config import TaskName, load_config
 from kgrec.stages import run_chain
 from kgrec.training.optimiser import make_optimiser
 from kgrec.training.reproducible import reproducible
+from kgrec.training.schedule import count_of_batches
 from kgrec.workspace import Workspace
 
 
@@ -38,12 +39,9 @@ def step_of(run: Run) -> tuple[Callable[[dict[str, float]], None], dict[str, Any
     taught = prepared(Lesson(run.config, tasks, log, features, graph, ahead=log, judged=False))
     network, config = taught.network.train(), run.config.training
     optimiser, balancer = make_optimiser(network, config), config.balancer(run.config.seed)
-    counts = {task.name: max(1, -(-task.rows // config.batch_size)) for task in taught.tasks}
-    most = min(max(counts.values()), config.epoch_steps)
     streams = []
     for task in taught.tasks:
-        count = max(min(counts[task.name], most), -(-task.rows // config.largest_batch))
-        batches = list(task.batches(torch.Generator().manual_seed(7), count))
+        batches = list(task.batches(torch.Generator().manual_seed(7), count_of_batches(task.rows, config)))
         streams.append((task, batches))
     turn = [0]
 

@@ -45,7 +45,7 @@ def schedule(tasks: Sequence[Task], config: ScheduleSizes, seed: int, epoch: int
     A task with more batches than `epoch_steps` makes them larger, up to `largest_batch`, and gives the first of them,
     in an order drawn anew for each epoch.
     """
-    counts = [_count_of_batches(task.rows, config) for task in tasks]
+    counts = [count_of_batches(task.rows, config) for task in tasks]
     steps = min(max(counts), config.epoch_steps)
     plan = []
     for task, total in zip(tasks, counts, strict=True):
@@ -57,7 +57,7 @@ def schedule(tasks: Sequence[Task], config: ScheduleSizes, seed: int, epoch: int
         yield [(task, next(batches)) for task, batches, due in plan if step in due]
 
 
-def _count_of_batches(rows: int, config: ScheduleSizes) -> int:
+def count_of_batches(rows: int, config: ScheduleSizes) -> int:
     """Return into how many batches a task's rows are cut."""
     usual, fewest = (max(1, -(-rows // size)) for size in (config.batch_size, config.largest_batch))
     return max(min(usual, config.epoch_steps), min(usual, fewest))
