@@ -3,13 +3,15 @@
     python benchmarks/step_profile.py --data DIR [--only ml-100k,lastfm,amazon-book] [--steps 20] [--threads 1]
 
 The step is that of the chain with the dataset's config: one batch of every task, fixed weights. Parts are processor
-seconds of one process (with --threads 1 they are wall seconds, too); operations are the profiler's own time.
+seconds of one process (with --threads 1 they are wall seconds, too); operations are the profiler's own time. The same
+steps are taken before and after the process is told to keep freed memory, as the trainer does: "giving_back" is before.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from kgrec.chain.lesson import Lesson, prepared
 from kgrec.chain.prepare import available_tasks
 from kgrec.config import TaskName, load_config
 from kgrec.stages import run_chain
+from kgrec.training.allocator import keep_freed_memory
 from kgrec.training.optimiser import make_optimiser
 from kgrec.training.reproducible import reproducible
 from kgrec.training.schedule import count_of_batches
@@ -73,6 +76,17 @@ def step_of(run: Run) -> tuple[Callable[[dict[str, float]], None], dict[str, Any
                   "parameters": numbers, "rows_of_a_step": rows}  # fmt: skip
 
 
+def timed(step: Callable[[dict[str, float]], None], steps: int) -> tuple[dict[str, float], float]:
+    """Return each part's seconds over so many steps, after three more, and the page faults of one step."""
+    for _ in range(3):
+        step({})
+    spent: dict[str, float] = {}
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        step(spent)
+    return spent, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
@@ -89,20 +103,21 @@ def main() -> None:
             run = Run(load_config(path), Workspace(Path(folder) / "workspace"), VIEWS)
             with reproducible(arguments.threads):
                 step, made_of = step_of(run)
-                for _ in range(3):
-                    step({})
-                spent: dict[str, float] = {}
-                for _ in range(arguments.steps):
-                    step(spent)
+                giving_back, faults_before = timed(step, arguments.steps)
+                keep_freed_memory()
+                spent, faults = timed(step, arguments.steps)
                 with profile(activities=[ProfilerActivity.CPU]) as watched:
                     for _ in range(arguments.steps):
                         step({})
-            whole = sum(spent.values())
+            whole, before = sum(spent.values()), sum(giving_back.values())
             found = sorted(watched.key_averages(), key=lambda one: -one.self_cpu_time_total)
             busy = sum(one.self_cpu_time_total for one in found)
             print(
                 json.dumps({
                     "dataset": name, **made_of, "milliseconds_of_a_step": round(1000 * whole / arguments.steps, 1),
+                    "page_faults_of_a_step": round(faults),
+                    "giving_back": {"milliseconds_of_a_step": round(1000 * before / arguments.steps, 1),
+                                    "page_faults_of_a_step": round(faults_before)},
                     "parts": {part: round(seconds / whole, 3) for part, seconds in spent.items()},
                     "operations": {one.key: round(one.self_cpu_time_total / busy, 3) for one in found[:8]},
                 }),

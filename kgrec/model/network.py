@@ -137,14 +137,13 @@ class Network(nn.Module):
     def _nodes(self) -> Tensor:
         """Return the rows that enter propagation, (K, D); in training some user and item rows are blank."""
         share = self.config.id_dropout if self.training else 0.0
-        items_ID = self.tables.entities_ED[: self.shape.num_items]
+        items, kept_P = self.shape.num_items, self.adjacency.kept_P
+        row_J = torch.cat([torch.arange(items), kept_P])  # one gather, one gradient: two would each fill a table with 0
+        items_ID, kept_PD = torch.split_with_sizes(self.tables.entities_ED.index_select(0, row_J), [items, len(kept_P)])
         if self.shared_encoder is not None:
             items_ID = self.shared_encoder.items(items_ID)
         items_ID = items_ID * self.get_buffer("seen_I1")
-        parts = [drop_rows(self.tables.users_UD, share), drop_rows(items_ID, share)]
-        if len(self.adjacency.kept_P):
-            parts.append(self.tables.entities_ED.index_select(0, self.adjacency.kept_P))
-        return torch.cat(parts)
+        return torch.cat([drop_rows(self.tables.users_UD, share), drop_rows(items_ID, share), kept_PD])
 
     def _propagated(self) -> Tensor:
         return propagate(self._nodes(), self.adjacency.matrix_KK, self.config.layers)
@@ -157,9 +156,8 @@ class Network(nn.Module):
         """
         if reads is not None and self.config.propagation == "sampled":
             return self._encode_rows(reads.aligned(self.shape.num_items) if aligned else reads)
-        first, last = self.shape.num_users, self.shape.num_users + self.shape.num_items
-        final_KD = self._propagated()
-        users_UD, items_ID = final_KD[:first], final_KD[first:last]
+        sizes = [self.shape.num_users, self.shape.num_items, len(self.adjacency.kept_P)]
+        users_UD, items_ID, _ = torch.split_with_sizes(self._propagated(), sizes)
         users_UD, items_ID = functional.normalize(users_UD, dim=1), functional.normalize(items_ID, dim=1)
         return Encoded(users_UD, items_ID, self.tables.entities_ED)
 

@@ -17,6 +17,7 @@ from kgrec.errors import DivergedError, InputError, Problem
 from kgrec.model.network import Network
 from kgrec.model.task_covariance import covariance_penalty
 from kgrec.seeds import derive_seed
+from kgrec.training.allocator import keep_freed_memory
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -157,6 +158,7 @@ def train(
 
     Raises DivergedError when a loss is no longer finite, InputError for a balancer that looks ahead at nothing.
     """
+    keep_freed_memory()
     with reproducible(config.threads):
         optimiser, balancer = make_optimiser(network, config), config.balancer(seed)
         _refuse_blind(network, balancer, config, world, held_out)
