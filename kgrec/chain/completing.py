@@ -20,7 +20,7 @@ from kgrec.errors import InputError, Problem, nearest
 from kgrec.graph.completion import Candidates, Completer, is_among, learn_confidence, precision
 from kgrec.graph.names import relation_words
 from kgrec.graph.review import ACCEPTED, CONFIDENCE, PROPOSALS_SCHEMA, TAIL_IS_ITEM, LinkReview, link_id
-from kgrec.serving.package import RELATIONS
+from kgrec.serving.package import GRAPH_NODES, GRAPH_TRIPLES, RELATIONS
 from kgrec.serving.versions import read_registry
 from kgrec.workspace import Workspace
 
@@ -39,19 +39,23 @@ class Proposed:
 
 @dataclass(frozen=True)
 class LearnedLinks:
-    """A trained model beside the graph it was trained on. origin: what people call it."""
+    """A trained model beside the graph it was trained on. origin: what people call it. newer: the promoted version
+    where its graph was updated since.
+    """
 
     origin: str
     trained: Artifact
     graph: Artifact
+    newer: Artifact | None = None
 
 
 def propose_links(workspace: Workspace, most: int, relation: str | None = None) -> Proposed:
     """Score what the graph does not say about its items and store the most confident as proposals.
 
     The model is that of the promoted version, else the one trained last. The confidence is calibrated on the validation
-    triples and shown beside what it is worth on the test triples. What was judged is not proposed again. InputError
-    when no model learned links, or for an unknown relation (its id or its words).
+    triples and shown beside what it is worth on the test triples. What was judged is not proposed again, and what
+    an update of the graph says since is not missing. InputError when no model learned links, or for an unknown relation
+    (its id or its words).
     """
     model = learned_links(workspace)
     rows = pl.read_parquet(model.graph.file("triples.parquet"))
@@ -69,9 +73,9 @@ def propose_links(workspace: Workspace, most: int, relation: str | None = None) 
         promised = confidence.of(untested, len(known[c.TEST]) / len(known[c.VALIDATION]))
         facts["on_test_triples"] = precision(promised, is_among(untested.triples_C3, known[c.TEST]), most)
     review = LinkReview(workspace.links)
-    judged = review.verdicts()
-    table = _table(model, missing, confidence.of(missing), relations, most + len(judged))
-    table = table.filter(~pl.col(c.ID).is_in(list(judged))).head(most)
+    settled = set(review.verdicts()) | _said_since(model)
+    table = _table(model, missing, confidence.of(missing), relations, most + len(settled))
+    table = table.filter(~pl.col(c.ID).is_in(list(settled))).head(most)
     return Proposed(table, review.add(table), facts)
 
 
@@ -88,7 +92,8 @@ def learned_links(workspace: Workspace) -> LearnedLinks:
     if TaskName.KG.value not in trained.facts.get("tasks", []):
         remedy = 'add "kg" to `tasks`, give it triples, and run again'
         raise InputError(Problem(str(workspace.shown), "the model learned no links of the graph", remedy))
-    return LearnedLinks(f"version {record.version}" if record is not None else "trained last", trained, graph)
+    newer = version if version is not None and version.inputs.get("graph") != graph.digest else None
+    return LearnedLinks(f"version {record.version}" if record is not None else "trained last", trained, graph, newer)
 
 
 def with_accepted(
@@ -134,6 +139,17 @@ def _newest(workspace: Workspace, kind: str, digest: str | None) -> Artifact | N
         if digest is None or found.digest == digest:
             return load_artifact(manifest.parent, kind)
     return None
+
+
+def _said_since(model: LearnedLinks) -> set[str]:
+    """Return the ids of the links that the promoted version's graph says, where it is newer than the model's."""
+    if model.newer is None:
+        return set()
+    ids = pl.read_parquet(model.newer.file(GRAPH_NODES))[c.ID]
+    relations, system = Vocabulary.load(model.newer.file(RELATIONS)).entries, str(model.graph.config["name"])
+    rows = pl.read_parquet(model.newer.file(GRAPH_TRIPLES), columns=list(_KEY))
+    named = zip(*(names.gather(rows[key]) for names, key in zip((ids, relations, ids), _KEY, strict=True)), strict=True)
+    return {link_id(system, head, relation, tail) for head, relation, tail in named}
 
 
 def _triples(rows: pl.DataFrame) -> Tensor:

@@ -105,3 +105,17 @@ def test_a_version_learned_again_is_updated_from_what_it_learned_from(tmp_path: 
     after = kgrec.load(tmp_path / "workspace")
     assert after.number == said.version != before.number
     assert np.array_equal(after.user_vectors_UD, before.user_vectors_UD)
+
+
+def test_what_an_update_says_is_no_longer_proposed(tiny_copy: Path, grown: Path) -> None:
+    def proposed() -> list[dict[str, str]]:
+        return as_json(call("links", "propose", "-k", "9", "--workspace", tiny_copy, "--json"))["links"]
+
+    first = proposed()[0]
+    entity_of = dict(pl.read_csv(grown.parent / "tiny" / "links.csv").rows())
+    with (grown.parent / "tiny" / "triples.csv").open("a") as triples:
+        triples.write(f"{entity_of[first['head']]},{first['relation']},{first['tail']}\n")
+    assert call("graph", "update", grown, "--workspace", tiny_copy).exit_code == 0
+    again = proposed()
+    assert len(again) == 9
+    assert first["id"] not in {one["id"] for one in again}

@@ -186,6 +186,19 @@ def test_literals_of_rdf_become_relations_where_the_config_names_them(tmp_path: 
         build(tmp_path, {}, triples=["a.ttl"], attributes={"e:yeer": {}})
 
 
+def test_the_languages_of_labels_and_attributes_are_those_of_the_config(tmp_path: Path) -> None:
+    name = f'<{RDFS_LABEL}> "Film"@en , "Der Film"@de'
+    text = f'@prefix e: <http://e/> . e:x e:by e:y ; {name} ; e:mood "dark"@en , "düster"@de .'
+    for languages, label, moods in (
+        (["en"], "Film", ["dark"]), (["de"], "Der Film", ["düster"]), (["de", "en"], "Der Film", ["dark", "düster"])
+    ):  # fmt: skip
+        facts = build(tmp_path, {"a.ttl": text}, triples=["a.ttl"], languages=languages, attributes={"e:mood": {}})
+        assert table(tmp_path, "labels").filter(entity="http://e/x")["label"].to_list() == [label]
+        found = table(tmp_path, "triples").filter(relation="e:mood")["tail"].to_list()
+        assert sorted(found) == [f"e:mood:{mood}" for mood in moods]
+        assert facts["attributes_in_other_languages"] == 2 - len(moods)
+
+
 def test_weight_and_known_at_are_read(tmp_path: Path) -> None:
     text = "head,relation,tail,weight,known_at,w2\nx,by,1,0.5,2024-01-02,7\nx,by,2,,,\n"
     build(tmp_path, {"t.csv": text}, triples=["t.csv"])
