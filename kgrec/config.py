@@ -29,6 +29,7 @@ from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
 from kgrec.serving.index import IndexConfig
 from kgrec.serving.policy import read_policy
+from kgrec.serving.retention import RetentionConfig
 from kgrec.serving.smaller import ServingConfig
 from kgrec.training.search_space import SearchConfig
 from kgrec.training.tasks import TaskConfig
@@ -73,6 +74,7 @@ class RunConfig(BaseModel):
     monitor: MonitorConfig = MonitorConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
+    retention: RetentionConfig = RetentionConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from kgrec.errors import GateRefusedError
+from kgrec.errors import GateRefusedError, UnreachableError
 from kgrec.serving import versions
 from kgrec.serving.recommend import load
 from kgrec.serving.standing import Standing
 from kgrec.workspace import Workspace
 from pipelines import show
+
+logger = logging.getLogger(__name__)
 
 _FALLBACK = "this user is unknown or has no history: showing what is most popular"
 
@@ -75,7 +78,10 @@ def _switched(place: Workspace, registry: versions.Registry, *, as_json: bool) -
     from kgrec.tracking import Tracking
 
     served = str(registry.promoted)
-    Tracking(place).set_promoted(versions.require(registry, served).name, served)
+    try:
+        Tracking(place).set_promoted(versions.require(registry, served).name, served)
+    except UnreachableError as fault:  # what is served has changed already, and MLflow only mirrors it
+        logger.warning("MLflow's alias stays where it was: %s", fault)
     answer: dict[str, Any] = {"promoted": served, "served_before": list(registry.served_before)}
     if as_json:
         show.as_json(answer)

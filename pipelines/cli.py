@@ -182,6 +182,6 @@ def doctor(workspace: str, as_json: bool) -> int:
 for _command in (
     commands_service.serve, commands_service.token, commands_service.forget, commands_evaluation.compare,
     commands_evaluation.search,
-    commands_operations.deploy, commands_operations.monitor,
+    commands_operations.deploy, commands_operations.monitor, commands_operations.prune,
 ):  # fmt: skip
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""Commands of a recommender that runs by itself: `deploy`, `monitor`."""
+"""Commands of a recommender that runs by itself: `deploy`, `monitor`, `prune`."""
 
 from __future__ import annotations
 
@@ -44,3 +44,15 @@ def monitor(
     from pipelines.monitor import monitor_config
 
     return monitor_config(config, overrides, workspace, since, until, retrain=retrain, as_json=as_json)
+
+
+@click.command()
+@click.argument("config")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@overrides_option
+@common
+def prune(config: str, dry_run: bool, overrides: tuple[str, ...], workspace: str, as_json: bool) -> int:
+    """Remove old versions and artifacts as [retention] of CONFIG says; never what is served."""
+    from pipelines.prune import prune_config
+
+    return prune_config(config, overrides, workspace, only_tell=dry_run, as_json=as_json)

@@ -5,9 +5,11 @@ A worker imports it by its name, so it takes plain values and reads the config i
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,16 @@ from kgrec.config import LoadedConfig, load_config
 from kgrec.errors import KgrecError, WorkspaceBusyError
 from kgrec.notify import Happening, notify
 from kgrec.schedule import ScheduleConfig
+from kgrec.serving.pruning import prune
+from kgrec.serving.retention import RetentionConfig
 from kgrec.stages import RunResult
 from kgrec.workspace import Workspace
 from pipelines.train import run_flow
 
 FLOW = "kgrec-retrain"
 REFUSED = "Refused"
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name=FLOW, persist_result=False)
@@ -48,6 +54,8 @@ def retrain_loaded(loaded: LoadedConfig, place: Workspace) -> State[Any]:
     try:
         with hold_patiently(place, f"scheduled run of {Path(loaded.source).name}", config.schedule):
             result: RunResult = run_flow(Run(loaded, place, VIEWS), schedule=config.schedule)
+            if config.retention.automatic:
+                _tidy(config.retention, place)
     except KgrecError as fault:
         notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {fault}", {})
         return Failed(message=str(fault))
@@ -61,6 +69,15 @@ def retrain_loaded(loaded: LoadedConfig, place: Workspace) -> State[Any]:
     text = f"{name}: the gate refused version {version}: {'; '.join(verdict.failures)}"
     notify(config.notify, Happening.REFUSAL, name, text, {"version": version, "reasons": list(verdict.reasons)})
     return Completed(name=REFUSED, message=text)
+
+
+def _tidy(policy: RetentionConfig, place: Workspace) -> None:
+    """Remove what may go; a fault of it is logged and takes nothing from the run, which is done."""
+    try:
+        gone = prune(place, policy, now=datetime.now(UTC))
+        logger.info("retention: %d versions, %d artifacts removed", len(gone.versions), len(gone.artifacts))
+    except (KgrecError, OSError) as fault:
+        logger.warning("retention removed nothing more: %s", fault)
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def version_list(rows: Sequence[Mapping[str, Any]]) -> None:
         ndcg = next((f"{value:.4f}" for name, value in ranking.items() if name.startswith("ndcg@")), "-")
         table.add_row(
             row["version"], row["name"], row["created"], "passed" if row["gate_passed"] else "refused",
-            "now" if row["serving"] else "", ndcg,
+            "now" if row["serving"] else "files removed" if row["removed"] else "", ndcg,
         )  # fmt: skip
     console.print(table if rows else "no versions yet: kgrec run CONFIG")
 

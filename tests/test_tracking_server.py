@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -10,11 +11,13 @@ import pytest
 
 from kgrec.errors import InputError, UnreachableError
 from kgrec.schedule import may_pass
+from kgrec.serving import versions
 from kgrec.serving.forget import forget
 from kgrec.serving.recommend import load
 from kgrec.tracking import Tracking
 from kgrec.tracking.stores import VARIABLE, servers_of, speaking_to, store_of
 from kgrec.workspace import Workspace
+from tests.calling import as_json, call
 from tests.data.test_postgresql import free_port
 
 PERSON = "u01"
@@ -72,3 +75,17 @@ def test_nothing_is_removed_while_a_server_with_copies_does_not_answer(
         forget(place, PERSON)
     assert not place.tombstones.exists()
     assert PERSON in load(place.root).user_rows
+
+
+def test_a_rollback_switches_where_the_server_does_not_answer(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Workspace(tiny_copy)
+    (first,) = versions.read_registry(place).versions
+    versions.register(place, replace(first, key="another", run_id="run2"))
+    versions.promote(place, "2", why="test")
+    monkeypatch.setenv(VARIABLE, f"http://127.0.0.1:{free_port()}")
+    answer = call("rollback", "--workspace", tiny_copy, "--json")
+    assert answer.exit_code == 0
+    assert as_json(answer)["promoted"] == versions.read_registry(place).promoted == "1"
+    assert "alias stays where it was" in caplog.text

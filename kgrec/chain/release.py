@@ -47,7 +47,7 @@ def release(run: Run, made: Made) -> Released:
     run.tell("promote")("started")
     key = run_key(run, made)
     record_path = run.workspace.runs / f"{key[:20]}.json"
-    if record_path.exists():
+    if record_path.exists() and not _files_went(run, record_path):
         released = _read_back(run, record_path)
         run.note("promote", meter.stop(cached=True))
         return released
@@ -99,6 +99,12 @@ def _table_read(run: Run, made: Made) -> dict[str, str] | None:
             "version": str(made.features.facts[TABLE])}  # fmt: skip
 
 
+def _files_went(run: Run, path: Path) -> bool:
+    """Say whether the version of a run that ended before was removed by retention since."""
+    record = versions.read_registry(run.workspace).find(json.loads(path.read_text())["version"])
+    return record is not None and bool(record.removed)
+
+
 def _read_back(run: Run, path: Path) -> Released:
     raw = json.loads(path.read_text())
     served = versions.read_registry(run.workspace).promoted
@@ -113,7 +119,9 @@ def _register(
 ) -> tuple[str, Verdict]:
     artifact = _version_artifact(run, made)
     known = versions.read_registry(run.workspace).by_key(artifact.key)
-    if known is None:
+    if known is not None:
+        known = versions.register(run.workspace, known)  # its files may have gone by retention, and are there again
+    else:
         verdict = judge_candidate(run, made, artifact, figures, baselines)
         known = versions.register(
             run.workspace,

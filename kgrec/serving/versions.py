@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,10 @@ from kgrec.workspace import Workspace, person
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """One version: its number as text, the artifact that holds it, and the gate's verdict on it."""
+    """One version: its number as text, the artifact that holds it, and the gate's verdict on it.
+
+    removed: when its files went, empty while they are there.
+    """
 
     version: str
     name: str
@@ -31,6 +34,7 @@ class VersionRecord:
     gate_passed: bool
     gate_reasons: tuple[str, ...]
     metrics: dict[str, Any]
+    removed: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def register(workspace: Workspace, record: VersionRecord) -> VersionRecord:
     registry = read_registry(workspace)
     known = registry.by_key(record.key)
     if known is not None:
-        return known
+        return _made_again(workspace, registry, known) if known.removed else known
     record = replace(record, version=str(1 + max((int(r.version) for r in registry.versions), default=0)))
     _audit(workspace, "registered", record.version, passed=record.gate_passed, reasons=list(record.gate_reasons))
     _write(workspace, replace(registry, versions=(*registry.versions, record)))
@@ -111,8 +115,35 @@ def replace_artifacts(workspace: Workspace, keys: Mapping[str, str], *, why: str
     return changed
 
 
+def remove(workspace: Workspace, numbers: Collection[str], *, keep_before: int, why: str) -> Registry:
+    """Say that the files of versions go: they stay in the list, and no rollback leads to them; an audit line for each.
+
+    keep_before: how many of the versions served before stay within reach of a rollback.
+    """
+    registry = read_registry(workspace)
+    if registry.promoted in numbers:
+        raise ValueError("the promoted version is served")
+    now = datetime.now(UTC).isoformat("T", "seconds")
+    before = registry.served_before[max(0, len(registry.served_before) - keep_before) :]
+    before = tuple(version for version in before if version not in numbers)
+    for version in numbers:
+        _audit(workspace, "removed", version, why=why)
+    records = tuple(replace(r, removed=now) if r.version in numbers else r for r in registry.versions)
+    changed = replace(registry, versions=records, served_before=before)
+    if changed != registry:
+        _write(workspace, changed)
+    return changed
+
+
+def _made_again(workspace: Workspace, registry: Registry, record: VersionRecord) -> VersionRecord:
+    fresh = replace(record, removed="")
+    _audit(workspace, "made again", record.version, passed=record.gate_passed)
+    _write(workspace, replace(registry, versions=tuple(fresh if r is record else r for r in registry.versions)))
+    return fresh
+
+
 def require(registry: Registry, version: str) -> VersionRecord:
-    """Return the record of a version; InputError with the nearest number when there is none."""
+    """Return the record of a version; InputError with the nearest number when there is none, or its files are gone."""
     record = registry.find(version)
     if record is None:
         known = [r.version for r in registry.versions]
@@ -120,6 +151,9 @@ def require(registry: Registry, version: str) -> VersionRecord:
         remedy = f"did you mean {guess}? " if guess else ""
         remedy += f"known versions: {', '.join(known)}" if known else "there is no version yet: `kgrec run CONFIG`"
         raise InputError(Problem(f"version {version}", "unknown", remedy))
+    if record.removed:
+        remedy = "take another of `kgrec versions`, or restore a backup of the workspace"
+        raise InputError(Problem(f"version {version}", f"its files were removed on {record.removed[:10]}", remedy))
     return record
 
 
