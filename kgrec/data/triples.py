@@ -99,6 +99,8 @@ def _add_triples(
     faults = [Fault(f"blank {column}", pl.col(column).is_null(), f"fill in every {column}") for column in ends]
     graph = [GRAPH] if is_rdf(table.name) else []
     alike = pl.struct(SOURCE_OF_ROW, *(values[column].alias(column) for column in ends), *graph)
+    is_named = table.name.lower().removesuffix(".gz").endswith(".nq")
+    values |= {GRAPH: pl.col(GRAPH)} if is_named else {}
     said, doubts = _weight_and_time(config, schema)
     values |= said
     faults += doubts
@@ -110,13 +112,19 @@ def _add_triples(
     sifted = sift(name, table, values, faults, findings, config.tolerance(), alike=alike)
     rows = sifted.frame.select(
         *ends,
-        pl.col(SOURCE_OF_ROW).alias(SOURCE),
+        _provenance(is_named=is_named).alias(SOURCE),
         pl.lit(False).alias(HEAD_IS_ITEM),
         pl.col(WEIGHT).cast(pl.Float32),
         pl.col(KNOWN_AT).cast(TIME_TYPE),
         *([PART] if PART in values else []),
     )
     knowledge.triples.append(rows.collect(engine="streaming"))
+
+
+def _provenance(*, is_named: bool) -> pl.Expr:
+    """The file that says a triple, and the named graph of N-Quads behind it; a blank graph's name does not last."""
+    file, named = pl.col(SOURCE_OF_ROW), pl.col(GRAPH).str.starts_with("<")
+    return pl.when(named).then(pl.format("{} {}", file, GRAPH)).otherwise(file) if is_named else file
 
 
 def _weight_and_time(

@@ -58,6 +58,9 @@ def test_a_statement_in_two_named_graphs_is_no_fault(tmp_path: Path) -> None:
     quads = "".join(f"<http://x> <http://y> <http://z> <http://{graph}> .\n" for graph in "gh")
     facts = build(tmp_path, {"a.nq": quads}, triples=["a.nq"])
     assert (facts["triples"], facts["triples_repeated"]) == (1, 1)
+    others = "<http://x> <http://y> <http://w> .\n<http://x> <http://y> <http://v> _:blank .\n"
+    build(tmp_path, {"a.nq": others + quads}, triples=["a.nq"])
+    assert table(tmp_path, "triples")["source"].to_list() == ["a.nq", "a.nq", "a.nq <http://g>"]
 
 
 def test_the_split_column_of_triples(tmp_path: Path) -> None:
