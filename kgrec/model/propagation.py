@@ -185,7 +185,7 @@ def _mean_of_layers(matrix_KK: Tensor, nodes_KD: Tensor, layers: int) -> Tensor:
     total_KD = nodes_KD
     for _ in range(layers):  # Horner: x + A(x + A(x + ...)), one product a layer
         total_KD = torch.addmm(nodes_KD, matrix_KK, total_KD)
-    return total_KD / (layers + 1)
+    return total_KD.div_(layers + 1) if layers else nodes_KD  # the last product is nobody else's
 
 
 class _Propagate(torch.autograd.Function):
