@@ -1,12 +1,14 @@
-"""An increment on the last events of ml-100k beside a full training on the same log: time, lists, figures.
+"""An increment on the last events of a log beside a full training on the same log: time, lists, figures.
 
-    python benchmarks/incremental.py [--share 0.01] [--workspace DIR] [--set KEY=VALUE]... [--split time]
+    python benchmarks/incremental.py [--dataset ml-100k] [--share 0.01] [--workspace DIR] [--set KEY=VALUE]...
+    python benchmarks/incremental.py --dataset kuairand --data DIR
 
 The log is cut by time into a part of before and one of the last `--share` events, a file each. A version is trained in
 full on the first. Then, each in a copy of that workspace and a process of its own, one after the other: an increment
-(training.start = "promoted") and a full training on both files. Both answer the same users' lists of ten. Prints JSON;
-seconds are wall clock of the whole chain without the start of the interpreter, with the machine's load beside them, and
-the processor's seconds, which other work on the machine moves less.
+(training.start = "promoted"), a full training on both files, and a second one that differs in its seed alone: what two
+full trainings share is the most that can be asked of an increment. All answer the same users' lists of ten.
+Prints JSON; seconds are wall clock of the whole chain without the start of the interpreter, with the machine's load
+beside them, and the processor's seconds, which other work on the machine moves less.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from real_data import KUAIRAND
 
 from kgrec import columns as c
 from kgrec.artifacts import load_artifact
 from kgrec.chain import judge
+from kgrec.data.sources import find_files
 from kgrec.evaluation.significance import mean_of, randomisation_test
 from kgrec.seeds import numpy_generator
 from kgrec.serving.recommend import open_version
@@ -50,58 +54,73 @@ print(json.dumps({"seconds": round(time.perf_counter() - started, 2),
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="ml-100k", choices=("ml-100k", "kuairand"))
+    parser.add_argument("--data", type=Path, help="folder of the datasets, for kuairand")
     parser.add_argument("--share", type=float, default=0.01, help="of the events, the last, that are new")
     parser.add_argument("--workspace", type=Path, help="keep the workspaces here; the first one is reused")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--split", default="time", help="split.kind")
     asked = parser.parse_args()
+    if asked.dataset == "kuairand" and asked.data is None:
+        parser.error("kuairand: name its folder with --data")
     with tempfile.TemporaryDirectory(prefix="incremental-") as scratch:
-        print(
-            json.dumps(measure(asked.workspace or Path(scratch), asked.share, asked.overrides, asked.split), indent=1)
-        )
+        print(json.dumps(measure(asked, asked.workspace or Path(scratch)), indent=1))
 
 
-def measure(folder: Path, share: float, overrides: list[str], split: str) -> dict[str, Any]:
+def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    config = write_config(folder, split)
-    old, new = cut(folder / "events", share)
-    overrides = ["gate.baselines=[]", "gate.tolerance=0.5", *overrides]
+    config, log = DATASETS[asked.dataset](folder, asked)
+    old, new = cut(log, folder / "events", asked.share)
+    overrides = ["gate.baselines=[]", "gate.tolerance=0.5", *asked.overrides]
     base = folder / "base"
     first = None
     if not (base / "versions.json").exists():
         (folder / "events" / "new.parquet").unlink()
         first = run(config, base, overrides)
-        cut(folder / "events", share)
-    for name in ("increment", "full"):
+        cut(log, folder / "events", asked.share)
+    for name in ("increment", "full", "another"):
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(base, folder / name)
     increment = run(config, folder / "increment", [*overrides, "training.start=promoted"])
     full = run(config, folder / "full", overrides)
+    another = run(config, folder / "another", [*overrides, "seed=8"])
     return {
-        "benchmark": "incremental", "events_before": old, "new_events": new, "split": split, "first": first,
-        "increment": increment, "full": full, "time_share": round(increment["seconds"] / full["seconds"], 3),
+        "benchmark": "incremental", "dataset": asked.dataset, "events_before": old, "new_events": new,
+        "split": asked.split, "first": first, "increment": increment, "full": full,
+        "time_share": round(increment["seconds"] / full["seconds"], 3),
         "processor_share": round(increment["processor_seconds"] / full["processor_seconds"], 3),
-        **compared(folder, increment["version"], full["version"]),
+        **compared(folder, increment["version"], full["version"], another["version"]),
         "machine": f"{len(os.sched_getaffinity(0))} cores", "date": datetime.now(UTC).date().isoformat(),
     }  # fmt: skip
 
 
-def write_config(folder: Path, split: str) -> Path:
+def demo(folder: Path, asked: argparse.Namespace) -> tuple[Path, pl.DataFrame]:
+    """Return the config of the demo over the folder's events, and the demo's log."""
     text = (ROOT / "configs" / "ml-100k.toml").read_text()
-    text = text.replace("demo:ml-100k/interactions.tsv", "events/*.parquet").replace('"user_time"', f'"{split}"')
+    text = text.replace("demo:ml-100k/interactions.tsv", "events/*.parquet").replace('"user_time"', f'"{asked.split}"')
     text = text.replace('history = "train"', 'history = "all"').replace("epochs = 12 ", "epochs = 24 ")
     path = folder / "config.toml"
     path.write_text(text)
-    return path
-
-
-def cut(folder: Path, share: float) -> tuple[int, int]:
-    """Write the log as two files, in order of time: what was there before, and the last events."""
-    from kgrec.data.sources import find_files
-
-    folder.mkdir(exist_ok=True)
     (file,) = find_files("demo:ml-100k/interactions.tsv", folder)
-    log = pl.read_csv(file, separator="\t").sort("timestamp", maintain_order=True)
+    return path, pl.read_csv(file, separator="\t")
+
+
+def kuairand(folder: Path, asked: argparse.Namespace) -> tuple[Path, pl.DataFrame]:
+    """Return the config of KuaiRand over the folder's events, split by time, and its log."""
+    source = "{data}/kuairand_pure_sub/impressions.parquet"
+    text = KUAIRAND.replace(source, "events/*.parquet").replace('"column"', f'"{asked.split}"')
+    path = folder / "config.toml"
+    path.write_text(text.format(data=asked.data.resolve(), conversion="long_view"))
+    return path, pl.read_parquet(source.format(data=asked.data)).drop("split")
+
+
+DATASETS = {"ml-100k": demo, "kuairand": kuairand}
+
+
+def cut(log: pl.DataFrame, folder: Path, share: float) -> tuple[int, int]:
+    """Write the log as two files, in order of time: what was there before, and the last events."""
+    folder.mkdir(exist_ok=True)
+    log = log.sort("timestamp", maintain_order=True)
     new = round(share * log.height)
     log.head(log.height - new).write_parquet(folder / "before.parquet")
     log.tail(new).write_parquet(folder / "new.parquet")
@@ -115,12 +134,13 @@ def run(config: Path, workspace: Path, overrides: list[str]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) | {"load": [round(before, 1), round(os.getloadavg()[0], 1)]}
 
 
-def compared(folder: Path, increment: str, full: str) -> dict[str, Any]:
+def compared(folder: Path, increment: str, full: str, another: str) -> dict[str, Any]:
     """Return how many of the top ten are the same, over all users, and the difference of the figures on test."""
-    ours, theirs = (answers(folder / name, version) for name, version in (("increment", increment), ("full", full)))
-    before = answers(folder / "base", "1")
+    versions = {"increment": increment, "full": full, "another": another, "base": "1"}
+    ours, theirs, third, before = (answers(folder / name, version) for name, version in versions.items())
     found: dict[str, Any] = {
         "users": ours["user"].n_unique(), "overlap@10": overlap(ours, theirs),
+        "overlap@10 of two full trainings of different seeds": overlap(third, theirs),
         "overlap@10 of the version before with the full one": overlap(before, theirs),
         "overlap@10 of the increment with the version before": overlap(ours, before),
     }  # fmt: skip
