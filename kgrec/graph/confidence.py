@@ -17,6 +17,7 @@ _FOLDS: Final = 3
 _WIDTH: Final = 32
 _STEPS: Final = 25
 _RIDGE: Final = 1e-2
+_FEATURES: Final = 7
 
 
 def triple_confidence(
@@ -27,17 +28,17 @@ def triple_confidence(
     triples_T3: head, relation, tail rows of train. item_users: items x users of the train log, items being the first
     nodes; None without a log. In three folds: nodes get vectors from the other folds' triples (truncated SVD of the
     normalised adjacency, and of that adjacency averaged over the log's vectors), so that no triple speaks for itself;
-    features of a triple are the cosines of its ends and the degrees. A logistic regression tells the triples from ones
-    whose tail is replaced by another tail of the same relation. Corrupted triples that are true by chance make the
-    figures cautious.
+    features of a triple are the cosines of its ends, the degrees, and whether another triple joins both. A logistic
+    regression tells the triples from ones whose tail is replaced by another tail of the same relation and fold.
+    Corrupted triples that are true by chance make the figures cautious.
     """
     if len(triples_T3) < 10 * _FOLDS:
         return np.ones(len(triples_T3))
-    corrupted_T3 = _corrupt(triples_T3, generator)
     fold_T = generator.permutation(len(triples_T3)) % _FOLDS
+    corrupted_T3 = _corrupt(triples_T3, fold_T, generator)
     start = generator.standard_normal((num_nodes, _WIDTH))
     log_ND = _log_vectors(item_users, num_nodes, generator)
-    true_TF, false_TF = (np.zeros((len(triples_T3), 6)) for _ in range(2))
+    true_TF, false_TF = (np.zeros((len(triples_T3), _FEATURES)) for _ in range(2))
     for fold in range(_FOLDS):
         here = fold_T == fold
         adjacency = _adjacency(triples_T3[~here], num_nodes)
@@ -46,16 +47,20 @@ def triple_confidence(
         graph_ND = _leading(csr_array(scale @ adjacency @ scale), start)
         around_ND = adjacency @ log_ND
         for features, rows in ((true_TF, triples_T3), (false_TF, corrupted_T3)):
-            features[here] = _features(rows[here], graph_ND, log_ND, around_ND, degree_N)
+            features[here] = _features(rows[here], graph_ND, log_ND, around_ND, degree_N, adjacency)
     chance: Floats = _logistic(true_TF, false_TF)
     return chance
 
 
-def _corrupt(triples_T3: Rows, generator: np.random.Generator) -> Rows:
+def _corrupt(triples_T3: Rows, fold_T: Rows, generator: np.random.Generator) -> Rows:
+    """Let the tails of a relation and fold change places: a corrupted triple's tail lacks a triple of its own there,
+    too, so that degrees do not tell what was observed from what was made up.
+    """
     corrupted_T3 = triples_T3.copy()
-    for relation in np.unique(triples_T3[:, 1]):
-        here = np.flatnonzero(triples_T3[:, 1] == relation)
-        corrupted_T3[here, 2] = triples_T3[generator.permutation(here), 2]
+    group_T = triples_T3[:, 1] * _FOLDS + fold_T
+    order = np.argsort(group_T, kind="stable")
+    drawn = np.lexsort((generator.random(len(group_T)), group_T))
+    corrupted_T3[order, 2] = triples_T3[drawn, 2]
     return corrupted_T3
 
 
@@ -90,7 +95,9 @@ def _log_vectors(item_users: csr_array | None, num_nodes: int, generator: np.ran
     return log_ND
 
 
-def _features(rows_T3: Rows, graph_ND: Floats, log_ND: Floats, around_ND: Floats, degree_N: Floats) -> Floats:
+def _features(
+    rows_T3: Rows, graph_ND: Floats, log_ND: Floats, around_ND: Floats, degree_N: Floats, adjacency: csr_array
+) -> Floats:
     heads, tails = rows_T3[:, 0], rows_T3[:, 2]
     return np.stack(
         [
@@ -99,6 +106,7 @@ def _features(rows_T3: Rows, graph_ND: Floats, log_ND: Floats, around_ND: Floats
             _cosine(around_ND[heads], around_ND[tails]),
             np.log1p(degree_N[heads]), np.log1p(degree_N[tails]),
             _cosine(graph_ND[heads], graph_ND[tails]) * np.log1p(np.minimum(degree_N[heads], degree_N[tails])),
+            np.asarray(adjacency[heads, tails]).ravel(),
         ], axis=1,
     )  # fmt: skip
 

@@ -120,6 +120,18 @@ def test_confidence_tells_planted_triples_from_random_ones():
     assert np.array_equal(found, again)
 
 
+def test_confidence_does_not_tell_by_degree_what_only_the_rest_of_the_graph_can():
+    """Makers of two items each, said both ways: nearly all that speaks for a triple is its inverse."""
+    draw, makers = np.random.default_rng(5), ITEMS // 2
+    there = np.array([(item, 0, ITEMS + item // 2) for item in range(ITEMS)])
+    wrong = np.stack([draw.integers(0, ITEMS, ITEMS), np.zeros(ITEMS, int), ITEMS + draw.integers(0, makers, ITEMS)], 1)
+    wrong = wrong[wrong[:, 0] // 2 != wrong[:, 2] - ITEMS]
+    rows = np.concatenate([there, there[:, ::-1] + [0, 1, 0], wrong]).astype(np.int64)
+    rows[ITEMS : 2 * ITEMS, 1] = 1
+    found = triple_confidence(rows, ITEMS + makers, None, generator())
+    assert area(found[:ITEMS], found[2 * ITEMS :]) > 0.7
+
+
 def test_few_triples_are_believed():
     assert triple_confidence(np.array([[0, 0, 1]]), 2, None, generator()).tolist() == [1.0]
 
