@@ -24,6 +24,7 @@ from kgrec.features.encoding import FeaturesConfig
 from kgrec.model.blocks import BlocksConfig
 from kgrec.model.network import NetworkConfig
 from kgrec.notify import NotifyConfig
+from kgrec.privacy import PrivacyConfig
 from kgrec.resources import ResourcesConfig
 from kgrec.schedule import ScheduleConfig
 from kgrec.serving.gate import GateConfig
@@ -75,6 +76,7 @@ class RunConfig(BaseModel):
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
     retention: RetentionConfig = RetentionConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
 

@@ -36,6 +36,7 @@ class Workspace:
         self.registry = self.root / "versions.json"
         self.audit = self.root / "audit.jsonl"
         self.tombstones = self.root / "forgotten.json"
+        self.salt = self.root / "salt.json"
         self.tracking_database = self.root / "mlflow.db"
         self.tracking_artifacts = self.root / "mlflow-artifacts"
         self.tracking_servers = self.root / "mlflow-servers.json"

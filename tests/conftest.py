@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,11 +27,15 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
 )
 os.environ.pop("PREFECT_API_URL", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 from feature_store.catalog import VIEWS  # noqa: E402  after the environment
 from kgrec.stages import RunResult, run  # noqa: E402
 from tests import worlds  # noqa: E402
 from tests.calling import leave_prefect_out  # noqa: E402
+
+_ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+              ("model_versions", "storage_location"))  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +46,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 
 @pytest.fixture
 def tiny_copy(tiny: RunResult, tmp_path: Path) -> Path:
-    """A copy of the tiny workspace that a test may change or damage. MLflow still writes beside the original."""
-    return Path(shutil.copytree(tiny.workspace, tmp_path / "copy"))
+    """A copy of the tiny workspace that a test may change or damage; MLflow's addresses in it are the copy's."""
+    copy = Path(shutil.copytree(tiny.workspace, tmp_path / "copy"))
+    old, new = (f"{root.resolve()}/mlflow-artifacts" for root in (Path(tiny.workspace), copy))
+    with closing(sqlite3.connect(copy / "mlflow.db")) as database, database:
+        for table, column in _ADDRESSES:
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
+    return copy
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from fastapi.testclient import TestClient
+from mlflow.pyfunc import scoring_server
 from mlflow.utils import requirements_utils
 
 from kgrec.artifacts import ArtifactStore
+from kgrec.serving.recommend import load
 from kgrec.tracking import ALIAS, KEY_TAG, VERSION_TAG, RunRecord, Tracking, code_model, load_logged, predict_logged
 from kgrec.workspace import Workspace
 from tests.serving.small_version import make_version
@@ -99,3 +102,18 @@ def test_the_code_model_is_found():
     text = code_model().read_text()
     assert "set_model" in text
     assert code_model().name == "retriever.py"
+
+
+def test_mlflow_serves_the_same_answers_over_http(tiny):
+    """The very application that `mlflow models serve` runs, asked as its users ask it."""
+    tracking = Tracking(Workspace(tiny.workspace))
+    served = TestClient(scoring_server.init(load_logged(tracking.model_uri("tiny", "1"), tracking.uri)))
+    users = ["u01", "u02", "nobody"]
+    frame = {"columns": ["user"], "data": [[user] for user in users]}
+    answer = served.post("/invocations", json={"dataframe_split": frame, "params": {"k": 3}})
+    assert answer.status_code == 200
+    wanted = load(tiny.workspace).recommend(users, k=3).select("user", "item", "title", "score").to_dicts()
+    found = answer.json()["predictions"]
+    assert [one | {"score": None} for one in found] == [one | {"score": None} for one in wanted]
+    assert [one["score"] for one in found] == pytest.approx([one["score"] for one in wanted])
+    assert served.post("/invocations", json={"dataframe_split": {"columns": ["item"], "data": [["i1"]]}}).is_error

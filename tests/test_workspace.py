@@ -101,7 +101,7 @@ def test_a_workspace_is_made_with_its_parents_and_everything_lies_in_it(tmp_path
     place = Workspace(tmp_path / "a" / "b")
     assert place.root.is_dir()
     paths = [value for name, value in vars(place).items() if name not in ("root", "shown", "store")]
-    assert len(paths) == 16
+    assert len(paths) == 17
     assert all(path.parent == place.root for path in [*paths, place.store.root])
     assert len(set(paths)) == len(paths)
 

@@ -15,6 +15,7 @@ from kgrec.chain.importance import read_importance, shown
 from kgrec.chain.increments import is_increment
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
+from kgrec.privacy import pseudonym, salt_of
 from kgrec.seeds import numpy_generator
 from kgrec.serving.fidelity import history_fidelity, probes
 from kgrec.serving.gate import Verdict
@@ -42,7 +43,8 @@ def write_run_report(
     if version:
         record = require(registry, version)
         served = open_version(run.workspace.store.path("version", record.key), version)
-        examples = _examples(served)
+        salt = None if run.config.privacy.user_ids else salt_of(run.workspace)
+        examples = _examples(served, salt)
         believed = {} if is_increment(parts["train"]) else _fidelity(served, run.config.seed)
     ranked = {name: found["test"]["ranking"] for name, found in baselines.items() if "ranking" in found.get("test", {})}
     evaluated, seed = parts["evaluate"], run.config.seed
@@ -88,7 +90,8 @@ def _fidelity(version: Version, seed: int) -> dict[str, Any]:
     return {words.get(name, name): value for name, value in facts.items()} if facts["probes"] else {}
 
 
-def _examples(version: Version) -> list[Example]:
+def _examples(version: Version, salt: str | None) -> list[Example]:
+    """Return what the first few users would get; they are named by a hash where there is a salt."""
     users = [user for user in version.users.entries.head(200) if version.standing(user) is Standing.TRAINED]
     examples = []
     for user in users[:_EXAMPLES]:
@@ -98,7 +101,7 @@ def _examples(version: Version) -> list[Example]:
         lines = [
             (row["title"] or row["item"], float(row["score"]), row["reason"]) for row in answer.iter_rows(named=True)
         ]
-        examples.append(Example(user, had[::-1], lines))
+        examples.append(Example(user if salt is None else pseudonym(user, salt), had[::-1], lines))
     return examples
 
 

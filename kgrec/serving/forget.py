@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import ArtifactError, InputError, Problem
 from kgrec.features.latest import INDEX, LatestFeatures, LatestView
 from kgrec.features.of_runs import table_of, tables_there
+from kgrec.privacy import pseudonym, salt_of
 from kgrec.serving import package, versions
 from kgrec.serving.score import LATEST
 from kgrec.tracking import Copy, ServerCopies
@@ -73,9 +74,10 @@ def _forget(workspace: Workspace, user: str, servers: ServerCopies) -> Forgotten
     holders = _holders(workspace, user)
     known = [artifact for artifact in _versions(workspace) if _row(artifact, user) is not None]
     copies = [path.parent for path in sorted(workspace.tracking_artifacts.rglob(package.USERS)) if _names(path, user)]
-    reports = _reports(workspace, user)
+    called = {user, pseudonym(user, salt_of(workspace))}
+    reports = _reports(workspace, called)
     there = [copy for copy in servers.versions() if _copy_names(copy, user)]
-    told = [copy for copy in servers.reports() if _REPORT in copy.names() and _shows(copy.fetch(_REPORT), user)]
+    told = [copy for copy in servers.reports() if _REPORT in copy.names() and _shows(copy.fetch(_REPORT), called)]
     tables = [table for table in (table_of(workspace, *one) for one in tables_there(workspace)) if table.holds(user)]
     if not (holders or known or copies or reports or there or told or tables or found.already):
         remedy = "check the id (it is the one of your log), and --workspace"
@@ -214,23 +216,23 @@ def _replace_copy(folder: Path, fresh: Mapping[str, Artifact]) -> None:
         shutil.copytree(artifact.path, folder)
 
 
-def _reports(workspace: Workspace, user: str) -> list[Path]:
+def _reports(workspace: Workspace, called: Set[str]) -> list[Path]:
     """Return the folders of reports that show the person as an example."""
     found = []
     for root in (workspace.reports, workspace.tracking_artifacts):
         for path in sorted(root.rglob(_REPORT)):
-            if _shows(path, user):
+            if _shows(path, called):
                 found.append(path.parent)
     return found
 
 
-def _shows(report: Path, user: str) -> bool:
-    """Say whether a report shows the person as an example."""
+def _shows(report: Path, called: Set[str]) -> bool:
+    """Say whether a report shows the person, by id or by hash, as an example."""
     try:
         examples = json.loads(report.read_text(encoding="utf-8")).get("examples", [])
     except (ValueError, AttributeError):
         return False
-    return any(str(example.get("user")) == user for example in examples)
+    return any(str(example.get("user")) in called for example in examples)
 
 
 def _remove_report(folder: Path) -> Path:

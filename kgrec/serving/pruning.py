@@ -17,7 +17,7 @@ from kgrec.artifacts import MANIFEST, Artifact, load_artifact
 from kgrec.errors import ArtifactError
 from kgrec.serving import versions
 from kgrec.serving.retention import RetentionConfig, kept_versions, needed_by
-from kgrec.tracking import Copy, ServerCopies
+from kgrec.tracking import Copy, ServerCopies, Tracking
 from kgrec.workspace import Workspace
 
 
@@ -68,7 +68,11 @@ def prune(workspace: Workspace, config: RetentionConfig, *, now: datetime, only_
         found.freed_bytes = sum(_size(path) for path in (*folders, *old, *reports, *here))
         if only_tell:
             return found
+        tracking = Tracking(workspace) if lost else None
         versions.remove(workspace, found.versions, keep_before=config.rollbacks, why="retention")
+        for record in registry.versions:
+            if tracking is not None and record.key in lost:
+                tracking.unregister(record.name, record.version)
         for path in (*folders, *old, *reports, *here):
             shutil.rmtree(path)
         for copy in there:

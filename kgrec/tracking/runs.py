@@ -171,6 +171,13 @@ class Tracking:
             return None
 
     @_said
+    def unregister(self, name: str, version: str) -> None:
+        """Take a version of kgrec from MLflow's list of models; its run stays. Repeating it is safe."""
+        number = self._registered(name, version)
+        if number is not None:
+            self._client.delete_model_version(name, number)
+
+    @_said
     def model_uri(self, name: str, version: str) -> str:
         """Return the URI under which MLflow loads a version."""
         return f"models:/{name}/{self._registered(name, version)}"

@@ -20,6 +20,7 @@ from kgrec.serving.recommend import load
 from kgrec.serving.retention import RetentionConfig, kept_versions
 from kgrec.serving.versions import Registry, VersionRecord
 from kgrec.stages import run
+from kgrec.tracking import Tracking, load_logged, predict_logged
 from kgrec.workspace import Workspace
 from tests import worlds
 from tests.calling import as_json, call
@@ -178,6 +179,8 @@ def test_a_removed_version_is_made_again_by_its_run(tiny_copy):
     assert (result.released.version, result.released.promoted) == ("1", True)
     assert versions.require(versions.read_registry(place), "1").removed == ""
     assert load(tiny_copy).number == "1"
+    uri = Tracking(place).model_uri("tiny", "1")
+    assert predict_logged(load_logged(uri, Tracking(place).uri), ["u01"], k=3).shape[0] == 3, "MLflow has it again, too"
 
 
 def test_it_says_what_it_did(tiny_copy):
