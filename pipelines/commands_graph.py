@@ -132,16 +132,19 @@ def _print_report(facts: Any, rows: list[dict[str, Any]]) -> None:
 
     from pipelines.show import console
 
-    table = Table(title="Relations, the largest first", title_justify="left")
-    for name in ("relation", "triples", "items", "tails a head", "one tail", "heads a tail", "inverse of", "symmetric"):
-        table.add_column(name, justify="left" if name in ("relation", "inverse of") else "right")
+    table = Table(title="Relations, the largest first; mean (most)", title_justify="left")
+    table.add_column("relation", overflow="fold", min_width=18)
+    for name in ("triples", "items", "tails/head", "1 tail", "heads/tail"):
+        table.add_column(name, justify="right")
     names = {row["relation_row"]: row.get("short", row["id"]) for row in rows}
     for row in rows:
+        said = [names[row["relation_row"]]]
+        said += [f"  inverse of {names[row['inverse_of']]}"] if row["inverse_of"] is not None else []
+        said += [f"  {row['symmetric']:.0%} symmetric"] if row["symmetric"] else []
         table.add_row(
-            names[row["relation_row"]], f"{row['triples']:,}", f"{row['items']:.0%}",
-            f"{row['fan_out']:.1f} (max {row['fan_out_max']})", f"{row['single_tail']:.0%}",
-            f"{row['fan_in']:.1f} (max {row['fan_in_max']})", names.get(row["inverse_of"], "-"),
-            f"{row['symmetric']:.0%}" if row["symmetric"] else "-",
+            "\n".join(said), f"{row['triples']:,}", f"{row['items']:.0%}",
+            f"{row['fan_out']:.1f} ({row['fan_out_max']})", f"{row['single_tail']:.0%}",
+            f"{row['fan_in']:.1f} ({row['fan_in_max']})",
         )  # fmt: skip
     console.print(table)
     for name, value in facts.items():

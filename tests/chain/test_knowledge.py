@@ -14,6 +14,7 @@ from kgrec.config import load_config
 from kgrec.errors import InputError
 from kgrec.stages import run_chain
 from kgrec.workspace import Workspace
+from tests.calling import call
 
 DAY = 86_400
 
@@ -101,3 +102,11 @@ def test_a_relation_that_restates_the_log_is_refused_dropped_allowed_or_time_sta
     assert facts('[knowledge.leaks]\nallowed = ["also_bought"]\n')["relations_that_restate_the_log"] == {}
     stamped = "".join(f"{line},{'known_at' if at == 0 else DAY}\n" for at, line in enumerate(LEAK.splitlines()))
     assert facts("", stamped)["triples"] == 3
+
+
+def test_the_report_shortens_relations_and_names_their_inverse(tmp_path: Path) -> None:
+    films = "".join(f"i{at},http://x/by,d{at % 3}\nd{at % 3},http://x/made,i{at}\n" for at in range(9))
+    build(tmp_path, 'triples = ["t.csv"]\nprefixes = { x = "http://x/" }\n', t=f"head,relation,tail\n{films}")
+    text = call("graph", "report", "--workspace", tmp_path / "workspace").stdout
+    assert "inverse of x:made" in text
+    assert "http://x/" not in text

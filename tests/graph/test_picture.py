@@ -182,7 +182,8 @@ def test_the_report_lists_relations_and_coverage(tiny: RunResult) -> None:
     assert {row["id"]: row["triples"] for row in answer["relations"]} == {"genre": 96, "maker": 96}
     assert answer["facts"]["items_without_triples"] == 0
     text = call("graph", "report", "--workspace", tiny.workspace).stdout
-    assert "genre" in text
+    assert "│ genre  " in text
+    assert "items without entity: 0" in text
     assert "hubs: blues (24)" in text
 
 
