@@ -111,7 +111,7 @@ def kuairand(folder: Path, asked: argparse.Namespace) -> tuple[Path, pl.DataFram
     text = KUAIRAND.replace(source, "events/*.parquet").replace('"column"', f'"{asked.split}"')
     path = folder / "config.toml"
     path.write_text(text.format(data=asked.data.resolve(), conversion="long_view"))
-    return path, pl.read_parquet(source.format(data=asked.data)).drop("split")
+    return path, pl.read_parquet(source.format(data=asked.data)).drop("split").unique(maintain_order=True)
 
 
 DATASETS = {"ml-100k": demo, "kuairand": kuairand}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.chain.questions import Judge, exported_vectors
-from kgrec.chain.tuning import Teacher
+from kgrec.chain.tuning import KERNEL, LINEAR, Teacher
 from kgrec.chain.weighing import chosen_weights, spread_of
 from kgrec.config import RunConfig
 from kgrec.evaluation.baselines import evenly
@@ -27,7 +27,6 @@ from kgrec.model.network import Network
 from kgrec.serving.neighbours import Neighbours
 from kgrec.training.tasks import Positives, TrainingData
 
-LINEAR: Final = ("ease", "linear_filter", "item_knn")
 _POOL: Final = 100  # best candidates of each part that compete while weights are chosen
 _CHUNK: Final = 256
 
@@ -103,7 +102,7 @@ def neighbour_matrices(
     name = teacher.best(LINEAR) if max(config.linear) else None
     if name is not None and isinstance(scorer := teacher.fitted(name), ItemWeights):
         matrices["linear"], sources["linear"] = largest_of_each_row(scorer.matrix_II, keep), name
-    if max(config.kernel) and with_graph and teacher.best(("graph_kernel",)):
+    if max(config.kernel) and with_graph and teacher.best(KERNEL):
         links_IE, _ = incidence(teacher.item_nodes, teacher.num_items)
         hub = float(teacher.tuned["graph_kernel"]["setting"]["hub"])
         kernel_II = largest_of_each_row(kernel_weights(links_IE, hub).astype(np.float32), keep)

@@ -1,7 +1,8 @@
 """The stages `baselines` and `train` of a run that may go on from the promoted version (training.start).
 
-An increment takes the baselines' settings as they were chosen; when a full training is due, the increment is made
-beside it and the two are compared, so that it is known what the increments are worth.
+An increment climbs on from the settings of the baselines whose weights the score uses, and leaves the others' as they
+were chosen; when a full training is due, the increment is made beside it and the two are compared, so that it is known
+what the increments are worth.
 
 Axes: B users asked, K places, I items.
 """
@@ -21,7 +22,7 @@ from kgrec.chain.context import Meter, Run
 from kgrec.chain.increments import START, Start, agrees, find_start, increment_rule
 from kgrec.chain.learn import chosen_tasks, learn, learned_by, suited
 from kgrec.chain.questions import Judge
-from kgrec.chain.tuning import TUNED, tune_baselines
+from kgrec.chain.tuning import refine_baselines, tune_baselines
 from kgrec.evaluation.protocol import answer, judge_ranking
 from kgrec.serving.package import VECTORS
 
@@ -29,17 +30,11 @@ LENGTH: Final = 10
 
 
 def settle_baselines(run: Run, ingested: Artifact, log: Artifact, graph: Artifact) -> Artifact | None:
-    """Return the baselines' settings: tuned on validation or, for an increment, as the base had them."""
+    """Return the baselines' settings: tuned on validation or, for an increment, refined from the base's."""
     start = start_of(run, ingested, log, graph)
     if start is None or start.full or start.base is None:
         return tune_baselines(run, log, graph)
-    source = start.base.tuned
-
-    def make(out: Path) -> dict[str, Any]:
-        shutil.copyfile(source.file(TUNED), out / TUNED)
-        return {}
-
-    return run.stage("baselines", {"split": log.digest, "graph": graph.digest, "base": source.digest}, {}, make)
+    return refine_baselines(run, log, graph, start.base.tuned)
 
 
 def learn_from_start(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
 from kgrec.config import RunConfig, TaskName
 from kgrec.evaluation.als import available
-from kgrec.evaluation.baseline_roles import Known, LeftOutError
+from kgrec.evaluation.baseline_roles import Known, LeftOutError, Setting
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES, Tuned, fit, tune
 from kgrec.evaluation.pairs import Pairs
@@ -31,6 +32,10 @@ from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, Target
 
 TUNED: Final = "tuned.json"
+LINEAR: Final = ("ease", "linear_filter", "item_knn")
+KERNEL: Final = ("graph_kernel",)
+SOURCES: Final = (LINEAR, KERNEL)
+"""Whose weights the served score takes, the best of each kind."""
 TARGET_ALONE: Final = "target"
 ANY: Final = "any"
 _DAY: Final = 86_400_000_000
@@ -52,15 +57,48 @@ def tune_baselines(run: Run, log: Artifact, graph: Artifact) -> Artifact | None:
             except LeftOutError as reason:
                 found[name] = {"left_out": str(reason)}
                 continue
-            found[name] = {"setting": dict(tuned.setting), "events": events, "tried": list(tuned.tried),
-                           "validation": {"ranking": dict(tuned.validation)}}  # fmt: skip
-        write_atomically(out / TUNED, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+            found[name] = _told(events, tuned)
+        _write(out, found)
         return {}
 
-    settings = {"evaluation": config.evaluation.model_dump(mode="json", exclude={"details"}),
-                "baselines": config.baselines.model_dump(mode="json")}  # fmt: skip
-    settings["ials"] = {"available": available()}
-    return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, settings, make)
+    return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, _settings(run), make)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return what of the config the settings depend on."""
+    judged = run.config.evaluation.model_dump(mode="json", exclude={"details"})
+    settings = {"evaluation": judged, "baselines": run.config.baselines.model_dump(mode="json")}
+    return settings | {"ials": {"available": available()}}
+
+
+def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact) -> Artifact:
+    """Return the settings of an earlier run, those that the served score uses climbed on from there on new validation.
+
+    That is a few fits, where the whole grid is dozens; the others are not looked at again.
+    """
+
+    def make(out: Path) -> dict[str, Any]:
+        teacher, found = Teacher(run.config, log, graph, {}), read_tuned(before)
+        metric = f"ndcg@{run.config.evaluation.k[0]}"
+        for name in (best_baseline(found, names, metric) for names in SOURCES):
+            if name is None:
+                continue
+            with suppress(LeftOutError):
+                found[name] = _told(*teacher.tune(name, (found[name]["events"], found[name]["setting"])))
+        _write(out, found)
+        return {}
+
+    inputs = {"split": log.digest, "graph": graph.digest, "base": before.digest}
+    return run.stage("baselines", inputs, _settings(run), make)
+
+
+def _told(events: str, tuned: Tuned) -> dict[str, Any]:
+    return {"setting": dict(tuned.setting), "events": events, "tried": list(tuned.tried),
+            "validation": {"ranking": dict(tuned.validation)}}  # fmt: skip
+
+
+def _write(out: Path, found: Mapping[str, Any]) -> None:
+    write_atomically(out / TUNED, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_tuned(tuned: Artifact) -> dict[str, dict[str, Any]]:
@@ -98,8 +136,11 @@ class Teacher:
         """Return the baseline that is best on validation by NDCG at the first k; None where none of them ran."""
         return best_baseline(self.tuned, names, f"ndcg@{self._config.evaluation.k[0]}")
 
-    def tune(self, name: str) -> tuple[str, Tuned]:
-        """Return the variant (which events it learns from) and setting that is best on validation."""
+    def tune(self, name: str, start: tuple[str, Setting] | None = None) -> tuple[str, Tuned]:
+        """Return the variant (which events it learns from) and setting that is best on validation.
+
+        start: a variant, which is kept, and the setting from which its grid is climbed.
+        """
         config, question = self._config, self.question
         shape = question.history.num_rows, question.history.num_columns
         truth_UI = Pairs.of(question.users_B[question.truth.rows()], question.truth.indices, *shape)
@@ -107,8 +148,9 @@ class Teacher:
         metric = f"ndcg@{ks[0]}"
         found = [
             (events, tune(name, self.known(events), truth_UI, question.seen, ks=ks, metric=metric,
-                          config=config.baselines))
+                          config=config.baselines, start=start[1] if start else None))
             for events in histories(config.evaluation, question)
+            if start is None or events == start[0]
         ]  # fmt: skip
         return max(found, key=lambda one: one[1].validation[metric])
 

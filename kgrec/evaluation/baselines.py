@@ -108,9 +108,11 @@ def tune(
     ks: tuple[int, ...] = (10,),
     metric: str = "ndcg@10",
     config: BaselinesConfig | None = None,
+    start: Setting | None = None,
 ) -> Tuned:
     """Return the setting of the named baseline to which climbing its grid on validation leads (see `climb`).
 
+    start: a setting from which to climb, the grid's middle by default; one that is no setting of the grid is ignored.
     known: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
     validation). No test data comes near this. LeftOutError when the baseline cannot run on this data.
     """
@@ -130,7 +132,7 @@ def tune(
             tried[key] = setting, judge(baseline.fit(setting), users, known.train_UI, validation_UI, seen_UI, ks)
         return tried[key][1][metric]
 
-    chosen = climb(settings, quality)
+    chosen = climb(settings, quality, [start] if start in settings else ())
     setting, metrics = tried[tuple(chosen.values())]
     told = tuple({"setting": dict(one), "validation": figures} for one, figures in tried.values())
     return Tuned(name, setting, metrics, told)

@@ -20,6 +20,7 @@ from kgrec.chain.context import Run
 from kgrec.chain.increments import START, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
 from kgrec.chain.starting import overlap
+from kgrec.chain.tuning import SOURCES, best_baseline, read_tuned
 from kgrec.config import TaskName, load_config
 from kgrec.serving.policy import IncrementRule
 from kgrec.serving.versions import read_registry
@@ -71,6 +72,17 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
     assert made.facts[START] | {"why": ""} == {
         "full": False, "from_version": "1", "increments": 1, "why": "", "parameters_from_scratch": [],
     }  # fmt: skip
+    store = ArtifactStore(tiny_copy / "artifacts")
+    tuned, refined = (read_tuned(store.with_digest("baselines", one.inputs["baselines"])) for one in (before, made))
+    used = {best_baseline(tuned, names, "ndcg@5") for names in SOURCES}
+    for name, choice in tuned.items():
+        if name in used:
+            tried = [one["setting"] for one in refined[name]["tried"]]
+            assert choice["setting"] in tried, "climbed on from where the base stood"
+            assert len(tried) <= 1 + 2 * len(choice["setting"]) or refined[name]["setting"] != choice["setting"]
+            assert refined[name]["validation"] != choice["validation"], "on today's validation"
+        else:
+            assert refined[name] == choice, "no part of the score: as it was chosen"
     old, new = (load_file(artifact.file("weights.safetensors")) for artifact in (before, made))
     moved = (new["tables.users_UD"][: len(old["tables.users_UD"])] - old["tables.users_UD"]).norm()
     assert 0 < moved < 0.5 * old["tables.users_UD"].norm(), "it went on from the rows that stood"

@@ -91,6 +91,18 @@ def test_climbing_finds_the_best_of_a_grid_with_one_hill_and_tries_less_than_all
     assert len({tuple(setting.values()) for setting in asked}) < len(settings) / 2
 
 
+def test_tuning_starts_where_it_is_told(train):
+    config = BaselinesConfig(ease_lambda=(1.0, 10.0, 100.0, 1000.0, 10000.0))
+
+    def tried(start: Setting | None) -> set[float]:
+        found = tune("ease", Known(train), train, Pairs.empty(30, 12), config=config, start=start)
+        return {one["setting"]["lambda"] for one in found.tried}
+
+    assert {10000.0, 1000.0} <= tried({"lambda": 10000.0}), "the start and its neighbour"
+    assert 10000.0 not in tried({"lambda": 1.0})
+    assert tried({"lambda": 3.0}) == tried(None), "no setting of the grid: its middle"
+
+
 def test_climbing_from_several_starts_takes_the_higher_of_two_hills():
     settings = [{"a": float(a)} for a in range(9)]
     heights = [0.0, 3.0, 0.0, 0.0, 1.0, 0.0, 0.0, 5.0, 4.0]
