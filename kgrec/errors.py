@@ -5,6 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_DISK: Final = ("No space left on device", "Disk quota exceeded", "disk is full", "Read-only file system",
+                "readonly database")  # fmt: skip
+_ROOM: Final = (
+    "free space (`kgrec prune` removes old versions), or name another folder with --workspace; then run again"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,34 @@ class GateRefusedError(KgrecError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__("the gate refused this version:\n" + "\n".join(f"  - {r}" for r in self.reasons))
+
+
+class StorageError(KgrecError):
+    """The disk is full or may not be written; what was whole before still is."""
+
+    @classmethod
+    def told(cls, how: str) -> StorageError:
+        """Return the error with its remedy; how: in the words of whoever met it."""
+        return cls(f"the disk is full or may not be written ({how})\n  remedy:  {_ROOM}")
+
+
+def storage_fault(fault: BaseException) -> StorageError | None:
+    """Return what people should know when a fault, or what led to it, is the disk's; None for any other.
+
+    Libraries tell of it in their own types, so the words of the operating system count, too.
+
+    >>> print(storage_fault(OSError(28, "No space left on device")))
+    the disk is full or may not be written (No space left on device)
+      remedy:  free space (`kgrec prune` removes old versions), or name another folder with --workspace; then run again
+    >>> storage_fault(ValueError("no"))
+    """
+    seen: BaseException | None = fault
+    while seen is not None:
+        found = next((words for words in _DISK if words.lower() in str(seen).lower()), None)
+        if found is not None:
+            return StorageError.told(found)
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 class DivergedError(KgrecError):

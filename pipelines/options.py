@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kgrec.errors import InputError, KgrecError
+from kgrec.errors import InputError, KgrecError, storage_fault
 
 overrides_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config."
@@ -45,6 +45,14 @@ def common(command: Callable[..., int | None]) -> Callable[..., Any]:
             problems = error.problems if isinstance(error, InputError) else ()
             show.fault(error, as_object=as_json, problems=problems)
             sys.exit(error.exit_status)
+        except Exception as error:
+            fault = storage_fault(error)
+            if fault is None:
+                raise
+            from pipelines import show
+
+            show.fault(fault, as_object=as_json, problems=())
+            sys.exit(fault.exit_status)
         sys.exit(status or 0)
 
     return wrapped

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from kgrec.errors import KgrecError
+from kgrec.errors import KgrecError, StorageError
 
 API_URL: Final = "PREFECT_API_URL"
 _PATIENCE_SECONDS: Final = 120
+_ROOM_MB: Final = 4
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
@@ -66,7 +68,7 @@ class TemporaryServer:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise KgrecError("Prefect's temporary server ended at its start\n  remedy:  see `kgrec doctor`")
+                raise self._why_it_ended()
             try:
                 with urllib.request.urlopen(f"{os.environ[API_URL]}/health", timeout=5):  # noqa: S310  our own address
                     self._ready.touch()
@@ -77,6 +79,12 @@ class TemporaryServer:
             f"Prefect's temporary server did not answer within {_PATIENCE_SECONDS} s\n"
             f"  remedy:  try again, or start `prefect server start` and set {API_URL}"
         )
+
+    def _why_it_ended(self) -> KgrecError:
+        free_mb = shutil.disk_usage(self._database.parent).free / 1e6
+        if free_mb < _ROOM_MB:
+            return StorageError.told(f"{free_mb:.1f} MB free for Prefect's database")
+        return KgrecError("Prefect's temporary server ended at its start\n  remedy:  see `kgrec doctor`")
 
     def _forget_half_made(self) -> None:
         """Remove a database whose making was cut short: no server ever answered from it, so it holds nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -208,10 +209,12 @@ def _make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    aside = path.with_name(f".{path.name}.part")
-    aside.unlink(missing_ok=True)
-    MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
-    aside.replace(path)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # it keeps connections by name, broken ones, too
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _metric_name(name: str) -> str:
