@@ -8,6 +8,7 @@ from typing import Final
 
 from kgrec.evaluation.compare import Difference, Outcome
 from kgrec.evaluation.report_words import chance_words, decimals, plain_name
+from kgrec.evaluation.significance import LEVEL_OF_NOISE
 
 GROUPS: Final[Mapping[str, str]] = {
     "ranking": "ranking",
@@ -128,7 +129,8 @@ def _against_baselines(reference: str, decisive: Sequence[Difference]) -> list[s
 
 
 def _figures(line: Difference, reference: str, own: str = "") -> str:
-    """Return the two figures and the corrected p, in brackets."""
-    chance = chance_words(line.p_holm)
+    """Return the two figures and the corrected p, in brackets; a small p is no more than noise if seeds disagree."""
+    disagree = line.outcome is Outcome.NOISE and line.p_holm <= LEVEL_OF_NOISE
+    chance = chance_words(line.p_holm) + (", but not every seed says so" if disagree else "")
     own = own or line.arm
     return f"({plain_name(line.metric)} {decimals(line.reference)} {reference}, {decimals(line.value)} {own}, {chance})"

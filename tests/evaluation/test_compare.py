@@ -139,6 +139,16 @@ def test_the_verdict_says_what_the_graph_is_worth():
     assert "with or without the graph, the difference is inside the noise" in words(full, kinds, kg_off=alike)[0]
 
 
+def test_a_small_p_that_the_seeds_contradict_is_explained():
+    full = [measured(1), measured(2)]
+    mixed = [measured(3, hits=0.05), measured(4, hits=0.6)]
+    said = words(full, {"kg_off": ArmKind.GRAPH_OFF}, kg_off=mixed)
+    assert "the difference is inside the noise (NDCG@10 " in said[0]
+    assert ", but not every seed says so)" in said[0]
+    alike = [measured(7), measured(8)]
+    assert "not every seed" not in words(full, {"kg_off": ArmKind.GRAPH_OFF}, kg_off=alike)[0]
+
+
 def test_negative_transfer_is_said_by_task_and_segment():
     joint = [measured(seed, sharp=0.5, hits=0.2) for seed in (1, 2, 3)]
     alone = [measured(seed, sharp=1.2, hits=0.5) for seed in (4, 5, 6)]
