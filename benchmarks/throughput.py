@@ -78,7 +78,9 @@ def atomic_files(log: Artifact, graph: Artifact, folder: Path) -> None:
     pairs = pairs.unique(maintain_order=True)
     triples = pl.read_parquet(graph.file(TRIPLES)).filter(pl.col(c.PART).cast(pl.String) == c.TRAIN)
     columns = {c.HEAD_ROW: "head_id:token", c.RELATION_ROW: "relation_id:token", c.TAIL_ROW: "tail_id:token"}
-    known = pairs["item_id:token"].unique(maintain_order=True)  # RecBole refuses the link of an item without events
+    ends = pl.concat([triples[c.HEAD_ROW], triples[c.TAIL_ROW]]).cast(pl.String)
+    known = pairs["item_id:token"].unique(maintain_order=True)  # RecBole refuses links of items without events
+    known = known.filter(known.is_in(ends.implode()))  # and of nodes without triples
     frames = {
         "train.inter": pairs, "valid.inter": pairs.head(200), "test.inter": pairs.tail(200),
         "kg": triples.select(pl.col(name).cast(pl.String).alias(token) for name, token in columns.items()),

@@ -21,6 +21,7 @@ from kgrec.serving.live import LiveVersion
 from kgrec.serving.tokens import ENVIRONMENT, Tokens, new_token, read_token_file, read_tokens
 from kgrec.workspace import Workspace
 from pipelines import show
+from pipelines.http_protocol import BoundedHttpTools
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ def serve(workspace: str, config: ServiceConfig, *, as_json: bool) -> int:
             timeout_keep_alive=30,
             timeout_graceful_shutdown=config.drain_seconds,
             lifespan="on",
-            h11_max_incomplete_event_size=32_768,
-            http="h11",
+            http=BoundedHttpTools,
         )
     )
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -75,6 +75,27 @@ def test_who_sends_a_body_far_too_big_reads_a_413_and_no_reset(place):
                 answer = b"".join(iter(lambda: caller.recv(65536), b""))
             assert answer.startswith(b"HTTP/1.1 413")
             assert b'"error": "too_big"' in answer
+
+
+def test_endless_headers_are_refused_and_long_ones_are_not(place):
+    with service(place) as (_, address):
+        host, port = address.removeprefix("http://").split(":")
+
+        def ask(head: bytes) -> bytes:
+            with socket.create_connection((host, int(port)), timeout=10) as caller:
+                with suppress(ConnectionError):
+                    for start in range(0, len(head), 16_384):
+                        caller.sendall(head[start : start + 16_384])
+                        time.sleep(0.01)
+                    return caller.recv(65_536)
+                return b""
+
+        for _ in range(2):
+            fits = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: " + 20_000 * b"a" + b"\r\n\r\n"
+            assert ask(fits).startswith(b"HTTP/1.1 200")
+        for endless in (b"x-long: " + 200_000 * b"a", 20_000 * b"x-a: b\r\n"):
+            answer = ask(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n" + endless)
+            assert not answer or answer.startswith(b"HTTP/1.1 400")
 
 
 def test_the_page_shows_a_list_reasons_and_a_picture_in_a_browser(place, tmp_path):

@@ -22,6 +22,7 @@ from kgrec.evaluation.baselines import evenly
 from kgrec.evaluation.graph_kernel import incidence, kernel_weights, log_popularity
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
 from kgrec.evaluation.protocol import RankingQuestion
+from kgrec.evaluation.selection import best_of
 from kgrec.model.blocks import BlocksConfig, BlockWeights, with_popularity
 from kgrec.model.network import Network
 from kgrec.serving.neighbours import Neighbours
@@ -115,7 +116,7 @@ class Pool:
     """The candidates of some validation users with each part's score, so that many weights can be tried quickly.
 
     A user's candidates are the best hundred of each part alone; the seen ones and those outside the catalogue are left
-    out. parts_BPF: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant.
+    out. Parts: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant.
     """
 
     def __init__(
@@ -152,11 +153,13 @@ class Pool:
             parts[-1][~allowed_CI.gather(1, pooled)] = -torch.inf
             parts[-1][_repeated(pooled)] = -torch.inf
             hits.append(true_CI.gather(1, pooled))
-        self.parts_BPF, self.hit_BP = torch.cat(parts), torch.cat(hits)
+        self._parts_FBP = torch.cat(parts).permute(2, 0, 1).contiguous()
+        self.hit_BP = torch.cat(hits)
 
     def spread(self) -> dict[str, float]:
         """Return the spread of each part's scores among a user's candidates, by the part's name."""
-        return dict(zip(("trained", *BlockWeights.names()), spread_of(self.parts_BPF).tolist(), strict=True))
+        spread_F = spread_of(self._parts_FBP.permute(1, 2, 0))
+        return dict(zip(("trained", *BlockWeights.names()), spread_F.tolist(), strict=True))
 
     def ndcg(self, weights: BlockWeights, k: int) -> float:
         """Return the mean NDCG@k of the pooled candidates under these weights."""
@@ -164,11 +167,12 @@ class Pool:
 
     def each_ndcg(self, weights: BlockWeights, k: int) -> Tensor:
         """Return each user's NDCG@k of the pooled candidates under these weights. (B,)"""
-        factors_F = torch.cat([torch.ones(1), weights.as_tensor()])
-        used_F = factors_F.nonzero().flatten()
-        scores_BP = (self.parts_BPF[:, :, used_F] * factors_F[used_F]).sum(2)
-        values_BP, order_BP = scores_BP.sort(dim=1, descending=True, stable=True)  # of equals the smaller item row
-        hits_BK = self.hit_BP.gather(1, order_BP[:, :k]) & values_BP[:, :k].isfinite()
+        scores_BP = self._parts_FBP[0].clone()
+        for part_BP, factor in zip(self._parts_FBP[1:], weights.as_tensor().tolist(), strict=True):
+            if factor:
+                scores_BP.add_(part_BP, alpha=factor)
+        place_BK = best_of(scores_BP, k)  # of equals the smaller item row
+        hits_BK = self.hit_BP.gather(1, place_BK.clamp(min=0)) & (place_BK >= 0)
         gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_BK.shape[1] + 2.0))
         ideal_B = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)[self.relevant_B.clamp(1, k) - 1]
         return (hits_BK * gains_K).sum(1) / ideal_B

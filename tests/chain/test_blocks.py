@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kgrec.artifacts import load_artifact
+from kgrec.chain.blocks import Pool
 from kgrec.chain.questions import Judge
 from kgrec.config import TaskName
 from kgrec.evaluation.ranking import EvaluationConfig
+from kgrec.model.blocks import BlockWeights
 from kgrec.serving.placing import Placing
 from kgrec.stages import RunResult
 
@@ -54,3 +57,22 @@ def test_users_stand_where_training_put_them_until_their_history_grows(tiny: Run
     placed = Placing({name: tensor.numpy() for name, tensor in vectors.items()}, trained_U.numpy())
     served = placed.vector(user, history.take(torch.tensor([user])).indices.numpy())
     torch.testing.assert_close(torch.from_numpy(served), now[user], atol=1e-6, rtol=0)
+
+
+def test_the_pools_figure_is_that_of_a_slow_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    parts_FBP = torch.randint(0, 3, (5, 40, 30), generator=generator).float()  # many equals
+    parts_FBP[:, torch.rand(40, 30, generator=generator) < 0.3] = -torch.inf  # no candidates
+    parts_FBP[:, 7, 3:] = -torch.inf  # fewer than k
+    pool = Pool.__new__(Pool)
+    pool.hit_BP = torch.rand(40, 30, generator=generator) < 0.2
+    pool.relevant_B = pool.hit_BP.sum(1).clamp(min=1) + 2
+    monkeypatch.setattr(pool, "_parts_FBP", parts_FBP, raising=False)
+    weights = BlockWeights(linear=0.5, kernel=0.0, popularity=0.25, repeat=1.0)
+    factors = [1.0, 0.5, 0.0, 0.25, 1.0]
+    for row, found in enumerate(pool.each_ndcg(weights, 5).tolist()):
+        scores = [sum(f * float(parts_FBP[p, row, i]) for p, f in enumerate(factors) if f) for i in range(30)]
+        order = [i for i in sorted(range(30), key=lambda i: (-scores[i], i)) if scores[i] > -math.inf][:5]
+        gain = sum(1 / math.log2(place + 2) for place, i in enumerate(order) if pool.hit_BP[row, i])
+        ideal = sum(1 / math.log2(place + 2) for place in range(min(5, int(pool.relevant_B[row]))))
+        assert found == pytest.approx(gain / ideal, abs=1e-6)
