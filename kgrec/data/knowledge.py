@@ -84,6 +84,20 @@ class KnowledgeConfig(BaseModel):
             raise ValueError("give either `links`, a table, or `linking`, how to find them")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_cut(self) -> KnowledgeConfig:
+        asked: dict[str, set[int]] = {}
+        for column, how in ((name, how) for table in self.tables for name, how in table.relations.items()):
+            if how.bins is not None:
+                asked.setdefault(column, set()).add(how.bins)
+        for relation, bins in asked.items():
+            if len(bins) > 1:
+                told = " and ".join(map(str, sorted(bins)))
+                raise ValueError(
+                    f"two tables cut the relation `{relation}` into bins of {told}: a relation has one number"
+                )
+        return self
+
     def tolerance(self) -> Tolerance:
         """Return how many of the rows of one knowledge input may be bad."""
         return Tolerance(self.tolerated, TOLERATED_KEY)

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from kgrec.columns import TRIPLES_SCHEMA
+from kgrec.data.knowledge import KnowledgeConfig
 from kgrec.data.rdf import RDFS_LABEL
 from kgrec.errors import InputError
 from tests.data.ingesting import CLICKS, run, table
@@ -217,3 +218,12 @@ def test_weight_and_known_at_are_read(tmp_path: Path) -> None:
         build(tmp_path, {"t.csv": bad}, triples=["t.csv"])
     assert "weight that is no number above 0 (1 time)" in str(caught.value)
     assert "unreadable known_at (1 time)" in str(caught.value)
+
+
+def test_two_tables_may_not_cut_one_relation_into_different_bins():
+    def tables(*bins):
+        return [{"path": f"{place}.csv", "relations": {"price": {"bins": many}}} for place, many in enumerate(bins)]
+
+    with pytest.raises(ValueError, match="cut the relation `price` into bins of 4 and 8: give both one number"):
+        KnowledgeConfig(tables=tables(8, 4))
+    assert len(KnowledgeConfig(tables=tables(4, 4)).tables) == 2
