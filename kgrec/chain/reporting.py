@@ -15,6 +15,7 @@ from kgrec.chain.importance import read_importance, shown
 from kgrec.chain.increments import is_increment
 from kgrec.chain.measured import against_baselines, ranking_intervals
 from kgrec.evaluation.report import Example, ReportData, headline_metric, write_report
+from kgrec.evaluation.report_words import decimals
 from kgrec.privacy import pseudonym, salt_of
 from kgrec.seeds import numpy_generator
 from kgrec.serving.fidelity import history_fidelity, probes
@@ -121,11 +122,10 @@ def _data_card(parts: Mapping[str, Artifact]) -> dict[str, dict[str, Any]]:
         split = log["split"]
         card["Split"] = {"how": split["label"], **split["counts"], **split.get("boundaries", {})}
     if graph.get("triples"):
+        relations = sorted(graph["triples_per_relation"].items(), key=lambda one: (-one[1], one[0]))
         card["Knowledge graph"] = _plain(graph) | {
             "largest hubs": ", ".join(f"{hub['label'] or hub['id']} ({hub['degree']:,})" for hub in graph["hubs"]),
-            "largest relations": ", ".join(
-                f"{name} ({count:,})" for name, count in list(graph["triples_per_relation"].items())[:5]
-            ),
+            "largest relations": ", ".join(f"{name} ({count:,})" for name, count in relations[:5]),
         }
     card |= _tower_cards(parts["train"].facts) if "train" in parts else {}
     features = parts.get("features")
@@ -169,5 +169,5 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Mapping) and value and all(isinstance(v, int | float | str) for v in value.values()):
             shown = {k: v for k, v in value.items() if not (isinstance(v, str) and len(v) > 40)}
             if shown and len(shown) <= 12:
-                plain[label] = ", ".join(f"{k}: {v:,}" if isinstance(v, int) else f"{k}: {v}" for k, v in shown.items())
+                plain[label] = ", ".join(f"{k}: {decimals(v)}" for k, v in shown.items())
     return plain
