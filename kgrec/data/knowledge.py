@@ -93,9 +93,7 @@ class KnowledgeConfig(BaseModel):
         for relation, bins in asked.items():
             if len(bins) > 1:
                 told = " and ".join(map(str, sorted(bins)))
-                raise ValueError(
-                    f"two tables cut the relation `{relation}` into bins of {told}: a relation has one number"
-                )
+                raise ValueError(f"two tables cut the relation `{relation}` into bins of {told}: give both one number")
         return self
 
     def tolerance(self) -> Tolerance:
