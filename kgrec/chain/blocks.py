@@ -33,10 +33,12 @@ _CHUNK: Final = 256
 
 
 def served_vectors(
-    network: Network, data: TrainingData, judge: Judge, teacher: Teacher | None, config: RunConfig
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    network: Network, data: TrainingData, judge: Judge, teacher: Teacher | None, config: RunConfig,
+    weights_before: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Return the tensors to serve, with the parts' weights as validation chose them, and what was chosen, for people.
 
+    weights_before: the parts' weights of the version that an increment goes on from, from which the choice climbs.
     The vectors stay the trained ones alone where this run does not rank. A part that earns nothing gets weight 0.
     """
     trained = exported_vectors(network)
@@ -53,7 +55,7 @@ def served_vectors(
         "repeat": blocks.repeat if teacher.repeats else (0.0,),
     }
     k = config.evaluation.k[0]
-    chosen = chosen_weights(grids, lambda weights: pool.each_ndcg(weights, k), pool.spread())
+    chosen = chosen_weights(grids, lambda weights: pool.each_ndcg(weights, k), pool.spread(), weights_before)
     served = _served(trained, matrices, popularity_I, chosen)
     told = {"weights": asdict(chosen), "sources": sources, "users": len(pool.relevant_B)}
     told |= {f"validation_ndcg@{k}": pool.ndcg(chosen, k)}
@@ -101,7 +103,9 @@ def neighbour_matrices(
         return {}, {}
     keep = max(1, config.neighbour_weights // max(teacher.num_items, 1))
     name = teacher.best(LINEAR) if max(config.linear) else None
-    if name is not None and isinstance(scorer := teacher.fitted(name), ItemWeights):
+    if name is not None and name in teacher.fitted_before:
+        matrices["linear"], sources["linear"] = teacher.fitted_before[name], name
+    elif name is not None and isinstance(scorer := teacher.fitted(name), ItemWeights):
         matrices["linear"], sources["linear"] = largest_of_each_row(scorer.matrix_II, keep), name
     if max(config.kernel) and with_graph and teacher.best(KERNEL):
         links_IE, _ = incidence(teacher.item_nodes, teacher.num_items)

@@ -19,6 +19,7 @@ from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.increments import START, WEIGHTS, Start, categories
 from kgrec.chain.lesson import Lesson, prepared
 from kgrec.chain.prepare import available_tasks
+from kgrec.chain.refining import fitted_before
 from kgrec.chain.together import train_together
 from kgrec.chain.towers import calibrate, gates
 from kgrec.chain.towers_alone import keep_better_towers
@@ -90,8 +91,9 @@ def learn(
             run.tell("train")("learns: {learns}; trains: {trains}, {parameters:,} numbers, until epoch {until_epoch}"
                               .format(**phase.facts(network)))  # fmt: skip
         result = train_together(run.launch, taught, checkpoint, owner, reporter(run))
-        teacher = Teacher(config, log, graph, read_tuned(tuned)) if tuned is not None else None
-        vectors, blocks = served_vectors(network, data, judge, teacher, config)
+        teacher = Teacher(config, log, graph, read_tuned(tuned), fitted_before(tuned)) if tuned is not None else None
+        weights_before = None if base is None else base.trained.facts["blocks"].get("weights")
+        vectors, blocks = served_vectors(network, data, judge, teacher, config, weights_before)
         towers = keep_better_towers(
             network, data, judge, vectors, config.training, config.losses, config.seed,
             checkpoint.with_suffix(".towers.safetensors"), f"{owner} towers", reporter(run),

@@ -22,7 +22,8 @@ from kgrec.chain.context import Meter, Run
 from kgrec.chain.increments import START, Start, agrees, find_start, increment_rule
 from kgrec.chain.learn import chosen_tasks, learn, learned_by, suited
 from kgrec.chain.questions import Judge
-from kgrec.chain.tuning import refine_baselines, tune_baselines
+from kgrec.chain.refining import refine_baselines
+from kgrec.chain.tuning import tune_baselines
 from kgrec.evaluation.protocol import answer, judge_ranking
 from kgrec.serving.package import VECTORS
 

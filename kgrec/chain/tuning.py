@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +23,9 @@ from kgrec.chain.prepare import EVENTS
 from kgrec.chain.questions import Judge
 from kgrec.config import RunConfig, TaskName
 from kgrec.evaluation.als import available
-from kgrec.evaluation.baseline_roles import Known, LeftOutError, Setting
+from kgrec.evaluation.baseline_roles import Known, LeftOutError
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
-from kgrec.evaluation.baselines import BASELINES, Tuned, fit, tune
+from kgrec.evaluation.baselines import BASELINES, Earlier, Tuned, fit, tune
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, Target
@@ -57,47 +56,28 @@ def tune_baselines(run: Run, log: Artifact, graph: Artifact) -> Artifact | None:
             except LeftOutError as reason:
                 found[name] = {"left_out": str(reason)}
                 continue
-            found[name] = _told(events, tuned)
-        _write(out, found)
+            found[name] = told(events, tuned)
+        write_tuned(out, found)
         return {}
 
-    return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, _settings(run), make)
+    return run.stage("baselines", {"split": log.digest, "graph": graph.digest}, settings_of(run), make)
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def settings_of(run: Run) -> dict[str, Any]:
     """Return what of the config the settings depend on."""
     judged = run.config.evaluation.model_dump(mode="json", exclude={"details"})
     settings = {"evaluation": judged, "baselines": run.config.baselines.model_dump(mode="json")}
     return settings | {"ials": {"available": available()}}
 
 
-def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact) -> Artifact:
-    """Return the settings of an earlier run, those that the served score uses climbed on from there on new validation.
-
-    That is a few fits, where the whole grid is dozens; the others are not looked at again.
-    """
-
-    def make(out: Path) -> dict[str, Any]:
-        teacher, found = Teacher(run.config, log, graph, {}), read_tuned(before)
-        metric = f"ndcg@{run.config.evaluation.k[0]}"
-        for name in (best_baseline(found, names, metric) for names in SOURCES):
-            if name is None:
-                continue
-            with suppress(LeftOutError):
-                found[name] = _told(*teacher.tune(name, (found[name]["events"], found[name]["setting"])))
-        _write(out, found)
-        return {}
-
-    inputs = {"split": log.digest, "graph": graph.digest, "base": before.digest}
-    return run.stage("baselines", inputs, _settings(run), make)
-
-
-def _told(events: str, tuned: Tuned) -> dict[str, Any]:
+def told(events: str, tuned: Tuned) -> dict[str, Any]:
+    """Return what is kept of a tuned baseline."""
     return {"setting": dict(tuned.setting), "events": events, "tried": list(tuned.tried),
             "validation": {"ranking": dict(tuned.validation)}}  # fmt: skip
 
 
-def _write(out: Path, found: Mapping[str, Any]) -> None:
+def write_tuned(out: Path, found: Mapping[str, Any]) -> None:
+    """Write what `read_tuned` returns."""
     write_atomically(out / TUNED, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -110,13 +90,15 @@ def read_tuned(tuned: Artifact) -> dict[str, dict[str, Any]]:
 class Teacher:
     """Tunes and fits baselines on what the validation question knows: the train part of log and graph.
 
-    tuned: what `read_tuned` returned, once there is something.
+    tuned: what `read_tuned` returned, once there is something. fitted_before: items x items weights of a baseline, cut
+    to what the served score keeps, by its name, where tuning kept them.
     """
 
     def __init__(
-        self, config: RunConfig, log: Artifact, graph: Artifact, tuned: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self.tuned = tuned
+        self, config: RunConfig, log: Artifact, graph: Artifact, tuned: Mapping[str, Mapping[str, Any]],
+        fitted_before: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.tuned, self.fitted_before = tuned, fitted_before or {}
         self.repeats = config.evaluation.exclude_seen is not ExcludeSeen.ANY
         self._config, self._log, self._graph = config, log, graph
         self.question = Judge(config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.VALIDATION)
@@ -136,10 +118,10 @@ class Teacher:
         """Return the baseline that is best on validation by NDCG at the first k; None where none of them ran."""
         return best_baseline(self.tuned, names, f"ndcg@{self._config.evaluation.k[0]}")
 
-    def tune(self, name: str, start: tuple[str, Setting] | None = None) -> tuple[str, Tuned]:
+    def tune(self, name: str, start: tuple[str, Earlier] | None = None, *, keep: bool = False) -> tuple[str, Tuned]:
         """Return the variant (which events it learns from) and setting that is best on validation.
 
-        start: a variant, which is kept, and the setting from which its grid is climbed.
+        start: a variant, which stands, and from where its grid is climbed. keep: return the fitted scorer, too.
         """
         config, question = self._config, self.question
         shape = question.history.num_rows, question.history.num_columns
@@ -148,7 +130,7 @@ class Teacher:
         metric = f"ndcg@{ks[0]}"
         found = [
             (events, tune(name, self.known(events), truth_UI, question.seen, ks=ks, metric=metric,
-                          config=config.baselines, start=start[1] if start else None))
+                          config=config.baselines, start=start[1] if start else None, keep=keep))
             for events in histories(config.evaluation, question)
             if start is None or events == start[0]
         ]  # fmt: skip

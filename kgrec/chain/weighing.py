@@ -23,7 +23,10 @@ Setting = Mapping[str, float]
 
 
 def chosen_weights(
-    grids: Mapping[str, tuple[float, ...]], each_B: Callable[[BlockWeights], Tensor], spread: Mapping[str, float]
+    grids: Mapping[str, tuple[float, ...]],
+    each_B: Callable[[BlockWeights], Tensor],
+    spread: Mapping[str, float],
+    before: Setting | None = None,
 ) -> BlockWeights:
     """Return the weights of the grid with the best mean over users, noise taken for noise.
 
@@ -33,6 +36,7 @@ def chosen_weights(
     weight is off a quarter of the trained part's spread (a weight of 0 counts as half of the least of its grid).
     Many users make the error, and with it the prior, small. Climbs from the middle and from every corner where a
     single part, or none, is at work; the chosen weights are never worse on validation than the trained part alone.
+    before: weights chosen on an earlier log; where they are of the grid the climb goes on from there alone.
     """
     axes = {name: sorted(set(grid)) for name, grid in grids.items()}
     settings: list[Setting] = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
@@ -51,14 +55,15 @@ def chosen_weights(
     def mean(setting: Setting) -> float:
         return float(each(setting).mean())
 
-    best = climb(settings, mean, [alone, middle, *corners])
+    starts = [alone, middle, *corners] if before is None or before not in settings else [before]
+    best = climb(settings, mean, starts)
     nearest = {name: min(values, key=lambda value: abs(value - centre.get(name, 0.0))) for name, values in axes.items()}
     error = _standard_error(each(best) - each(nearest))
 
     def believed(setting: Setting) -> float:
         return mean(setting) - _STRENGTH * error * _distance(setting, axes, centre)
 
-    found = climb(settings, believed, [best, nearest, alone, middle, *corners])
+    found = climb(settings, believed, [best, nearest, *starts])
     return BlockWeights(**(found if mean(found) >= mean(alone) else best))
 
 

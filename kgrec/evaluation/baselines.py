@@ -5,8 +5,9 @@ Shapes: U users, I items, B lists; train_UI and history_BI are sparse yes/no mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -86,12 +87,42 @@ BASELINES: Final[Mapping[str, Callable[[Known, BaselinesConfig], Baseline]]] = {
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning chose, by validation alone. tried: every setting with its validation metrics, in order of trial."""
+    """What tuning chose, by validation alone. tried: every setting with its validation metrics, in order of trial.
+
+    scorer: fitted with the chosen setting, where it was asked for.
+    """
 
     name: str
     setting: Setting
     validation: Mapping[str, float]
     tried: tuple[Mapping[str, Any], ...]
+    scorer: Scorer | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Where tuning goes on: a setting chosen on an earlier log, and the metric of what was tried there, by `key_of`.
+
+    fixed: axes along which nothing is tried. A start that is no setting of the grid is ignored.
+    """
+
+    setting: Setting
+    figures: Mapping[tuple[float, ...], float] = field(default_factory=dict)
+    fixed: Collection[str] = ()
+
+    def passed_over(self, settings: Sequence[Setting]) -> list[Setting]:
+        """Return what is not tried again: other values of fixed axes, and neighbours that lost against the other side.
+
+        A neighbour without an earlier figure has not lost.
+        """
+        found = [one for one in settings if any(one[name] != self.setting[name] for name in self.fixed)]
+        for name, values in axes_of(settings).items():
+            place = values.index(self.setting[name])
+            sides = [dict(self.setting) | {name: values[n]} for n in (place - 1, place + 1) if 0 <= n < len(values)]
+            known = [self.figures.get(key_of(side), math.inf) for side in sides]
+            if len(sides) == 2 and max(known) < math.inf:
+                found.append(sides[0] if known[0] < known[1] else sides[1])
+        return found
 
 
 def fit(name: str, known: Known, setting: Setting, config: BaselinesConfig | None = None) -> Scorer:
@@ -108,11 +139,13 @@ def tune(
     ks: tuple[int, ...] = (10,),
     metric: str = "ndcg@10",
     config: BaselinesConfig | None = None,
-    start: Setting | None = None,
+    start: Earlier | None = None,
+    keep: bool = False,
 ) -> Tuned:
     """Return the setting of the named baseline to which climbing its grid on validation leads (see `climb`).
 
-    start: a setting from which to climb, the grid's middle by default; one that is no setting of the grid is ignored.
+    start: from where to climb and what not to try again; the grid's middle by default. keep: return the scorer too,
+    which takes its memory while others are fitted.
     known: what is fitted and each user's history. validation_UI: relevant items. seen_UI: no candidates (at
     validation). No test data comes near this. LeftOutError when the baseline cannot run on this data.
     """
@@ -124,18 +157,37 @@ def tune(
     settings = baseline.settings()
     if not settings:
         raise LeftOutError(f"{name} has no setting to try")
+    start = start if start is not None and start.setting in settings else None
+    passed_over = start.passed_over(settings) if start else []
     tried: dict[tuple[float, ...], tuple[Setting, Mapping[str, float]]] = {}
+    best: tuple[float, Scorer] | None = None
 
     def quality(setting: Setting) -> float:
-        key = tuple(setting.values())
+        nonlocal best
+        key = key_of(setting)
         if key not in tried:
-            tried[key] = setting, judge(baseline.fit(setting), users, known.train_UI, validation_UI, seen_UI, ks)
+            if setting in passed_over:
+                return -math.inf
+            scorer = baseline.fit(setting)
+            tried[key] = setting, judge(scorer, users, known.train_UI, validation_UI, seen_UI, ks)
+            if keep and (best is None or tried[key][1][metric] > best[0]):
+                best = tried[key][1][metric], scorer
         return tried[key][1][metric]
 
-    chosen = climb(settings, quality, [start] if start in settings else ())
-    setting, metrics = tried[tuple(chosen.values())]
+    chosen = climb(settings, quality, [start.setting] if start else ())
+    setting, metrics = tried[key_of(chosen)]
     told = tuple({"setting": dict(one), "validation": figures} for one, figures in tried.values())
-    return Tuned(name, setting, metrics, told)
+    return Tuned(name, setting, metrics, told, best[1] if best else None)
+
+
+def key_of(setting: Setting) -> tuple[float, ...]:
+    """Return what two equal settings have in common, whatever the order of their keys."""
+    return tuple(setting[name] for name in sorted(setting))
+
+
+def axes_of(settings: Sequence[Setting]) -> dict[str, list[float]]:
+    """Return the values of each axis of a grid, in the grid's order."""
+    return {name: list(dict.fromkeys(setting[name] for setting in settings)) for name in settings[0]}
 
 
 def evenly(rows: Tensor, most: int) -> Tensor:
@@ -153,7 +205,7 @@ def climb(settings: Sequence[Setting], quality: Callable[[Setting], float], star
     starts: settings of the grid; without any, the grid's middle. A neighbour wins only when it is strictly better, and
     so does a later climb; equals keep what was tried first.
     """
-    axes = {name: list(dict.fromkeys(setting[name] for setting in settings)) for name in settings[0]}
+    axes = axes_of(settings)
     middle = {name: values[len(values) // 2] for name, values in axes.items()}
     tops = [_climb_from(start, axes, quality) for start in starts or [middle]]
     return max(tops, key=quality)

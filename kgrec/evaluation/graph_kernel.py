@@ -32,6 +32,7 @@ class GraphKernel:
         self._incidence_IE, self.hubs_left_out = incidence(known.item_node_X2, known.train_UI.num_columns)
         counts_I = torch.bincount(known.train_UI.indices, minlength=known.train_UI.num_columns)
         self._popularity_I = log_popularity(counts_I)
+        self._last: tuple[float, ItemWeights] | None = None
 
     def settings(self) -> list[Setting]:
         """Return every pair of exponent and weight of popularity."""
@@ -40,7 +41,10 @@ class GraphKernel:
 
     def fit(self, setting: Setting) -> Scorer:
         """Return the scorer: each list's kernel scores have length 1 before popularity is added."""
-        kernel = ItemWeights(kernel_weights(self._incidence_IE, setting["hub"]))
+        if self._last is None or self._last[0] != setting["hub"]:
+            self._last = None  # two kernels at once would be too many
+            self._last = setting["hub"], ItemWeights(kernel_weights(self._incidence_IE, setting["hub"]))
+        kernel = self._last[1]
         bias_I = setting["popularity"] * self._popularity_I
 
         def score(history_BI: Pairs) -> Tensor:

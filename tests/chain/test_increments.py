@@ -19,8 +19,9 @@ from kgrec.chain import increments
 from kgrec.chain.context import Run
 from kgrec.chain.increments import START, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
+from kgrec.chain.refining import fitted_before
 from kgrec.chain.starting import overlap
-from kgrec.chain.tuning import SOURCES, best_baseline, read_tuned
+from kgrec.chain.tuning import KERNEL, SOURCES, Teacher, best_baseline, read_tuned
 from kgrec.config import TaskName, load_config
 from kgrec.serving.policy import IncrementRule
 from kgrec.serving.versions import read_registry
@@ -81,8 +82,15 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
             assert choice["setting"] in tried, "climbed on from where the base stood"
             assert len(tried) <= 1 + 2 * len(choice["setting"]) or refined[name]["setting"] != choice["setting"]
             assert refined[name]["validation"] != choice["validation"], "on today's validation"
+            if name in KERNEL:
+                assert {one["popularity"] for one in tried} == {choice["setting"]["popularity"]}, "not of the score"
         else:
             assert refined[name] == choice, "no part of the score: as it was chosen"
+    kept = fitted_before(store.with_digest("baselines", made.inputs["baselines"]))
+    log, graph = (store.with_digest(kind, made.inputs[kind]) for kind in ("split", "graph"))
+    (linear,) = kept
+    fresh = Teacher(load_config(tmp_path / "tiny.toml").config, log, graph, refined).fitted(linear)
+    assert (kept[linear].toarray() == fresh.matrix_II).all(), "training serves what it would have fitted"
     old, new = (load_file(artifact.file("weights.safetensors")) for artifact in (before, made))
     moved = (new["tables.users_UD"][: len(old["tables.users_UD"])] - old["tables.users_UD"]).norm()
     assert 0 < moved < 0.5 * old["tables.users_UD"].norm(), "it went on from the rows that stood"

@@ -47,6 +47,22 @@ def test_where_differences_are_noise_the_parts_are_balanced() -> None:
     assert chosen == BlockWeights(linear=1.0, popularity=0.1, repeat=1.0)  # of repeats there is no prior
 
 
+def test_an_increment_climbs_on_from_the_weights_before_alone() -> None:
+    asked: list[BlockWeights] = []
+    figures = hill(BlockWeights(linear=4.0, popularity=0.2, repeat=1.0), 0.0, 50)
+
+    def counted(weights: BlockWeights) -> Tensor:
+        asked.append(weights)
+        return figures(weights)
+
+    fresh = chosen_weights(GRIDS, counted, SPREAD)
+    of_fresh = len(asked)
+    before = {"linear": 2.0, "kernel": 0.0, "popularity": 0.2, "repeat": 1.0}
+    assert chosen_weights(GRIDS, counted, SPREAD, before) == fresh
+    assert len(asked) - of_fresh < of_fresh / 2
+    assert chosen_weights(GRIDS, counted, SPREAD, before | {"linear": 3.0}) == fresh, "no weight of this grid: as ever"
+
+
 def test_a_part_that_does_harm_is_dropped() -> None:
     def figures(weights: BlockWeights) -> Tensor:
         return 0.5 - 0.1 * weights.linear - 0.1 * weights.popularity + torch.linspace(0, 0.2, 40)

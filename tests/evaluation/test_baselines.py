@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kgrec.evaluation.baseline_roles import BaselinesConfig, Known, LeftOutError, Setting
-from kgrec.evaluation.baselines import climb, fit, recent_counts, tune
+from kgrec.evaluation.baselines import Earlier, climb, fit, recent_counts, tune
 from kgrec.evaluation.graph_kernel import incidence
 from kgrec.evaluation.pairs import Pairs
 
@@ -94,13 +94,37 @@ def test_climbing_finds_the_best_of_a_grid_with_one_hill_and_tries_less_than_all
 def test_tuning_starts_where_it_is_told(train):
     config = BaselinesConfig(ease_lambda=(1.0, 10.0, 100.0, 1000.0, 10000.0))
 
-    def tried(start: Setting | None) -> set[float]:
+    def tried(start: Earlier | None) -> set[float]:
         found = tune("ease", Known(train), train, Pairs.empty(30, 12), config=config, start=start)
         return {one["setting"]["lambda"] for one in found.tried}
 
-    assert {10000.0, 1000.0} <= tried({"lambda": 10000.0}), "the start and its neighbour"
-    assert 10000.0 not in tried({"lambda": 1.0})
-    assert tried({"lambda": 3.0}) == tried(None), "no setting of the grid: its middle"
+    assert {10000.0, 1000.0} <= tried(Earlier({"lambda": 10000.0})), "the start and its neighbour"
+    assert 10000.0 not in tried(Earlier({"lambda": 1.0}))
+    assert tried(Earlier({"lambda": 3.0})) == tried(None), "no setting of the grid: its middle"
+
+
+def test_a_neighbour_that_lost_before_is_not_tried_again():
+    settings = [{"a": float(a), "b": float(b)} for a in range(5) for b in range(3)]
+    at = {"b": 1.0, "a": 2.0}  # keys in another order, as a file may hold them
+    figures = {(1.0, 1.0): 0.2, (3.0, 1.0): 0.3, (2.0, 0.0): 0.9}
+    assert Earlier(at, figures).passed_over(settings) == [{"a": 1.0, "b": 1.0}], "b = 2 was not tried: it has not lost"
+    assert Earlier(at, {}).passed_over(settings) == []
+    fixed = Earlier(at, fixed=["b"]).passed_over(settings)
+    assert {one["b"] for one in fixed} == {0.0, 2.0}
+    assert len(fixed) == 10
+
+
+def test_tuning_leaves_out_what_is_passed_over_and_keeps_the_scorer_it_chose(train):
+    config = BaselinesConfig(ease_lambda=(1.0, 10.0, 100.0, 1000.0, 10000.0))
+    known, seen = Known(train), Pairs.empty(30, 12)
+    start = Earlier({"lambda": 100.0}, {(10.0,): 0.9, (1000.0,): 0.1})
+    found = tune("ease", known, train, seen, config=config, start=start, keep=True)
+    assert 1000.0 not in {one["setting"]["lambda"] for one in found.tried}
+    assert {10.0, 100.0} <= {one["setting"]["lambda"] for one in found.tried}
+    again = fit("ease", known, found.setting, config)
+    assert found.scorer is not None
+    assert torch.equal(found.scorer(train), again(train))
+    assert tune("ease", known, train, seen, config=config, start=start).scorer is None
 
 
 def test_climbing_from_several_starts_takes_the_higher_of_two_hills():
