@@ -85,7 +85,8 @@ def carry_over(
     }
     entity_rows = _known(_shifted(then.num_entities, then.num_items, now.num_items), earlier.learned_E)
     same_columns = [name for name, _ in earlier.categories] == [name for name, _ in categories]
-    codes = _codes(earlier, categories, now) if same_columns else None
+    read = len(then.cardinalities) == len(now.cardinalities) == len(categories)  # by towers, where there are any
+    codes = _codes(earlier, categories, now) if same_columns and read else None
     fresh: list[str] = []
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -105,3 +107,10 @@ def test_other_columns_or_shapes_start_anew_and_say_so():
 def test_a_vocabulary_that_shrank_is_refused():
     with pytest.raises(ValueError, match="num_items fell from 6 to 4"):
         carry_over(network(THEN.model_copy(update={"num_users": 5})), earlier(NOW), GraphEdges.empty())
+
+
+def test_categories_without_towers_that_read_them_are_no_matter() -> None:
+    """A log of clicks alone has columns of categories and no heads, so neither shape knows their sizes."""
+    categories = [("colour", ["red", "blue"])]
+    before = replace(earlier(), categories=categories)
+    assert carry_over(network(NOW), before, GraphEdges.empty(), [("colour", ["blue", "green", "red"])]) == []
