@@ -91,12 +91,15 @@ def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int) -> A
     from kgrec.artifacts import Artifact, ArtifactStore
     from kgrec.serving.index import IndexConfig, ItemIndex, KindName, build_index
 
-    def made(kind: KindName) -> tuple[Artifact, float]:
-        config, began = IndexConfig(kind=kind, threads=threads, exact_items=0), time.perf_counter()
+    def made(kind: KindName, shards: int = 1) -> tuple[Artifact, float]:
+        config, began = IndexConfig(kind=kind, threads=threads, exact_items=0, shards=shards), time.perf_counter()
         store = ArtifactStore(Path(aside))
         rows_I = np.arange(len(items_ID))
         artifact, _ = store.build(
-            "index", {}, {"kind": kind}, lambda out: build_index(items_ID, rows_I, out, config, tuning_QD)
+            "index",
+            {},
+            {"kind": kind, "shards": shards},
+            lambda out: build_index(items_ID, rows_I, out, config, tuning_QD),
         )
         return artifact, time.perf_counter() - began
 
@@ -105,17 +108,17 @@ def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int) -> A
         truth_QK, exact_rate = timed(lambda asked: exact.search_many(asked, K)[0], asking_QD[:500])
         truth_QK = np.concatenate([truth_QK, exact.search_many(asking_QD[500:], K)[0]])
         told(system="exact", recall=1.0, many_per_second=exact_rate, **one_by_one(exact, asking_QD[:100]))
-        for kind in (KindName.AUTO, KindName.HNSW, KindName.IVF):
-            artifact, seconds = made(kind)
+        for kind, shards in ((KindName.AUTO, 1), (KindName.AUTO, 2), (KindName.HNSW, 1), (KindName.IVF, 1)):
+            artifact, seconds = made(kind, shards)
             if artifact.facts["kind"] == "exact":
                 told(system=kind.value, **artifact.facts)
                 continue
             index = ItemIndex(artifact, IndexConfig(threads=threads), {})
             found_QK, rate = timed(lambda asked: index.search_many(asked, K)[0], asking_QD)  # noqa: B023
-            told(system=f"kgrec {artifact.facts['kind']}", recall=shared(found_QK, truth_QK), many_per_second=rate,
+            told(system=f"kgrec {artifact.facts['kind']}", shards=shards, recall=shared(found_QK, truth_QK), many_per_second=rate,
                  times_exact=rate / exact_rate, build_seconds=seconds, tried=artifact.facts["tried"],
                  **one_by_one(index, asking_QD))  # fmt: skip
-            if kind is KindName.AUTO:
+            if kind is KindName.AUTO and shards == 1:
                 told(system="kgrec, 1 % deleted and 1 % added", **changed(index, items_ID, asking_QD))
     return truth_QK
 

@@ -16,7 +16,7 @@ LAYERS = {"kgrec": {"kgrec"}, "feature_store": {"kgrec", "feature_store"}, "pipe
 OWNERS = {
     "prefect": ("pipelines/",),
     "mlflow": ("kgrec/tracking/", "mlflow/retriever.py"),
-    "faiss": ("kgrec/serving/index.py",),
+    "faiss": ("kgrec/serving/faiss_index.py",),
     "ir_measures": (),
     "optuna": ("kgrec/training/search.py",),
     "torchrec": ("kgrec/training/distributed/",),

@@ -77,7 +77,7 @@ def test_all_faults_come_at_once_each_with_its_place_and_remedy(tmp_path):
 def test_a_key_like_no_other_lists_what_is_known(tmp_path):
     (problem,) = refused(write(tmp_path, LOG + "[index]\nzzz = 1\n"))
     assert problem.what == "unknown key"
-    assert problem.remedy == "known here: exact_items, kind, latency_ms, memory_map, recall, threads"
+    assert problem.remedy == "known here: exact_items, kind, latency_ms, memory_map, recall, shards, threads"
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

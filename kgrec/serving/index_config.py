@@ -40,6 +40,12 @@ class IndexConfig(BaseModel):
     latency_ms: float = Field(
         20.0, gt=0, description="Milliseconds that one search of another kind may take on average, > 0."
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        description="Files into which the index is cut by item row, each built on its own; one query looks into "
+        "all of them side by side.",
+    )
     memory_map: bool = Field(
         False, description="Leave the index on disk and read of it what a search touches, shared by all processes."
     )

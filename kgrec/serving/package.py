@@ -19,8 +19,7 @@ from kgrec.artifacts import Artifact, hash_file
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.graph.knowledge_graph import NODE
-from kgrec.serving.index import FILE as INDEX_FILE
-from kgrec.serving.index import ROWS_FILE
+from kgrec.serving.index import index_files
 from kgrec.serving.score import ITEM_FEATURES, NETWORK, TOWERS
 from kgrec.serving.smaller import Entities, Precision, ServingConfig, idle_entities, packed
 
@@ -47,7 +46,7 @@ def write_version(
     log: the split log with its vocabularies. The users' whole history goes in: what they had is left out of answers,
     whatever part of the split it was in. serving: how small the version is; as large as the model where left out.
     """
-    for artifact, names in ((log, (USERS, ITEMS)), (graph, (ENTITIES, RELATIONS)), (index, (INDEX_FILE, ROWS_FILE))):
+    for artifact, names in ((log, (USERS, ITEMS)), (graph, (ENTITIES, RELATIONS)), (index, tuple(index_files(index)))):
         for file in names:
             if artifact.has(file):
                 shutil.copyfile(artifact.file(file), out / file)

@@ -12,7 +12,7 @@ from kgrec.serving.index_choice import ORDER, recall_of
 
 COUNT, DIMENSIONS = 4_000, 10
 NOBODY = np.empty(0, np.int64)
-KINDS_AND_EXACT = [*KINDS, KindName.EXACT]
+KINDS_AND_EXACT = [(kind, shards) for kind in (*KINDS, KindName.EXACT) for shards in (1, 3)]
 
 
 @cache
@@ -32,10 +32,14 @@ def made(tmp_path_factory):
     @cache
     def make(kind, memory_map=False):
         vectors_ID, rows_I, users_QD = world()
-        config = IndexConfig(kind=kind, threads=1, latency_ms=1e6, memory_map=memory_map)
+        kind, shards = kind
+        config = IndexConfig(kind=kind, threads=1, latency_ms=1e6, memory_map=memory_map, shards=shards)
         store = ArtifactStore(tmp_path_factory.mktemp("index"))
         artifact, _ = store.build(
-            "index", {"kind": kind.value}, {}, lambda out: build_index(vectors_ID, rows_I, out, config, users_QD)
+            "index",
+            {"kind": kind.value, "shards": str(shards)},
+            {},
+            lambda out: build_index(vectors_ID, rows_I, out, config, users_QD),
         )
         return ItemIndex(artifact, config, {}), artifact.facts
 
@@ -55,10 +59,10 @@ def test_every_kind_but_exact_and_auto_is_in_the_registry_and_in_the_order_of_ch
 def test_it_finds_what_exact_search_finds(made, kind):
     index, facts = made(kind)
     vectors_ID, rows_I, users_QD = world()
-    assert facts["kind"] == kind.value
+    assert (facts["kind"], facts["shards"]) == (kind[0].value, kind[1])
     found = np.stack([index.search(query_D, 10, NOBODY)[0] for query_D in users_QD])
     expected = np.stack([truth(query_D, 10, rows_I, vectors_ID) for query_D in users_QD])
-    assert recall_of(found, expected) >= (1.0 if kind is KindName.EXACT else 0.985)
+    assert recall_of(found, expected) >= (1.0 if kind[0] is KindName.EXACT else 0.985)
     rows, scores = index.search(users_QD[0], 5, NOBODY)
     assert scores == pytest.approx(vectors_ID[rows // 3] @ users_QD[0], abs=1e-4)
     assert index.dimensions == DIMENSIONS
@@ -149,6 +153,24 @@ def test_auto_is_exact_while_small_and_the_first_that_passes_beyond(tmp_path):
     assert large["tried"][0]["recall"] >= 0.99
     blind = build_index(vectors_ID, rows_I, tmp_path, IndexConfig(exact_items=100, **asked))
     assert blind["kind"] == "exact", "without users nothing can be judged"
+
+
+def test_shards_hold_runs_of_the_items_each_in_a_file_of_its_own(tmp_path):
+    vectors_ID, rows_I, users_QD = world()
+    for folder, shards in ((tmp_path / "one", 1), (tmp_path / "three", 3), (tmp_path / "many", 99)):
+        folder.mkdir()
+        facts = build_index(vectors_ID[:7], rows_I[:7], folder, IndexConfig(shards=shards), users_QD)
+        assert facts["shards"] == min(shards, 7), "no shard is empty"
+        assert len(list(folder.glob("index*.faiss"))) == facts["shards"]
+        assert {path.name for path in folder.iterdir()} >= {"index.faiss", "index_rows.parquet"}
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "three").glob("index*.faiss"))]
+    assert max(sizes) - min(sizes) == vectors_ID[0].nbytes, "7 vectors in three: 3, 2 and 2"
+
+
+def test_nothing_is_left_of_kinds_that_were_refused(tmp_path):
+    vectors_ID, rows_I, users_QD = world()
+    build_index(vectors_ID, rows_I, tmp_path, IndexConfig(exact_items=0, latency_ms=1e-6, shards=2), users_QD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index-001.faiss", "index.faiss", "index_rows.parquet"]
 
 
 def test_what_is_added_twice_is_refused():

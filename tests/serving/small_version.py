@@ -53,7 +53,9 @@ def events() -> pl.DataFrame:
     return frame.with_columns(pl.Series(c.TIME, days, dtype=c.TIME_TYPE))
 
 
-def make_parts(store: ArtifactStore, name: str = "one") -> tuple[Artifact, Artifact, Artifact, Artifact]:
+def make_parts(
+    store: ArtifactStore, name: str = "one", shards: int = 1
+) -> tuple[Artifact, Artifact, Artifact, Artifact]:
     """Return log, graph, trained and index artifacts."""
     log, _ = store.build("split", {"of": name}, {}, _log)
     graph, _ = store.build("graph", {"of": name}, {}, _graph)
@@ -61,8 +63,9 @@ def make_parts(store: ArtifactStore, name: str = "one") -> tuple[Artifact, Artif
     bound = {"item vocabulary": vocabulary(ITEMS).digest, "model": trained.files[package.VECTORS]}
     vectors = np.array(ITEM_VECTORS[:6], dtype=np.float32)
     index, _ = store.build(
-        "index", {"of": name}, {}, lambda out: build_index(vectors, np.arange(6), out) | {"bound_to": bound}
-    )
+        "index", {"of": name}, {"shards": shards},
+        lambda out: build_index(vectors, np.arange(6), out, IndexConfig(shards=shards)) | {"bound_to": bound},
+    )  # fmt: skip
     return log, graph, trained, index
 
 
@@ -71,10 +74,11 @@ def make_version(
     exclude_seen: ExcludeSeen = ExcludeSeen.ANY,
     target: Target = Target.CLICK,
     name: str = "shop",
+    shards: int = 1,
 ) -> Artifact:
     """Return a version artifact made of them."""
-    log, graph, trained, index = make_parts(store)
-    config = {"exclude_seen": exclude_seen, "target": target, "name": name}
+    log, graph, trained, index = make_parts(store, shards=shards)
+    config = {"shards": shards, "exclude_seen": exclude_seen, "target": target, "name": name}
 
     def make(out: Path) -> dict[str, Any]:
         facts = write_version(

@@ -7,6 +7,7 @@ from safetensors.numpy import load_file
 from kgrec.artifacts import ArtifactStore, load_artifact
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.serving import package
+from kgrec.serving.recommend import open_version
 from tests.serving.small_version import ITEMS, make_parts, make_version
 
 
@@ -78,3 +79,10 @@ def test_two_writings_are_equal_byte_for_byte(tmp_path):
     assert first.files == second.files
     assert first.digest == second.digest
     load_artifact(second.path, "version")
+
+
+def test_all_shards_of_an_index_come_along_and_answer(store):
+    whole, cut = (open_version(make_version(store, shards=shards).path) for shards in (1, 3))
+    assert {"index.faiss", "index-001.faiss", "index-002.faiss"} <= set(cut.artifact.files)
+    asked = whole.users.entries.to_list()
+    assert cut.recommend(asked, k=4).equals(whole.recommend(asked, k=4))
