@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import click
 import torch
@@ -23,6 +26,7 @@ from kgrec.workspace import Workspace
 from pipelines import show
 from pipelines.http_protocol import BoundedHttpTools
 
+HAND_OVER_SECONDS: Final = 0.0001
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +66,7 @@ def serve(workspace: str, config: ServiceConfig, *, as_json: bool) -> int:
         remedy = "give tokens (kgrec token NAME --tokens FILE, then --tokens FILE), or listen on 127.0.0.1"
         raise InputError(Problem(f"--host {config.host}", "without tokens it would answer everybody", remedy))
     torch.set_num_threads(config.threads)
+    _answer_before_all()
     live = LiveVersion(place)
     live.look()
     search_threads(config.threads)
@@ -92,6 +97,17 @@ def serve(workspace: str, config: ServiceConfig, *, as_json: bool) -> int:
         signal.signal(number, lambda *_: None)  # uvicorn drains, then raises the signal anew: an end in order is 0
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _answer_before_all() -> None:
+    """Keep pauses of the process short, before a version is loaded.
+
+    A thread that computes hands over Python's lock soon (each hand-over while another loads or explains takes that
+    long), and the collector of garbage does not look through what is there for good: the modules.
+    """
+    sys.setswitchinterval(HAND_OVER_SECONDS)
+    gc.collect()
+    gc.freeze()
 
 
 def make_token(path: Path, name: str, days: float | None, *, as_json: bool) -> None:

@@ -162,3 +162,14 @@ def test_a_port_that_is_taken_and_a_workspace_that_is_not_there_are_input_errors
     assert refused.exit_code == 2
     assert "take another port" in refused.stderr
     assert call("serve", "--workspace", tmp_path / "none").exit_code == 2
+
+
+def test_the_service_keeps_its_pauses_short():
+    """In a process of its own: the settings count for a whole process."""
+    code = "import gc, sys; from pipelines.serve import _answer_before_all as f; f()"
+    code += (
+        "; print(round(1e6 * sys.getswitchinterval()), gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 1000)"
+    )
+    root = Path(__file__).parents[1]
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert told.stdout.split() == ["100", "True", "True"]

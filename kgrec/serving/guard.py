@@ -92,7 +92,7 @@ class Guard:
             self._admit(scope)
             body = await self._body(scope, receive)
             async with asyncio.timeout(self._config.answer_seconds):
-                await self._app(scope, _replay(body, receive), answer.send)
+                await self._app(scope, replay(body, receive), answer.send)
         except RefusedError as refused:
             await answer.refuse(refused, partial(self._drop, receive) if refused.error == TOO_BIG else None)
         except TimeoutError:
@@ -221,7 +221,8 @@ def fault_body(
     return json.dumps({"error": error, "message": message, "problems": problems or [], "version": version}).encode()
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read already, whole, and then what still comes."""
     sent = False
 
     async def again() -> MutableMapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Final
@@ -21,6 +20,7 @@ from kgrec.serving.limits import ServiceConfig
 from kgrec.serving.live import LiveVersion
 from kgrec.serving.meters import Meters
 from kgrec.serving.page import PAGE, PAGE_POLICY
+from kgrec.serving.short_way import RECOMMEND, SIMILAR, ShortWay, as_json, is_quick, nearest, words_of
 from kgrec.serving.tokens import Tokens
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,7 +69,7 @@ def create_app(live: LiveVersion, config: ServiceConfig, tokens: Callable[[], To
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(Exception, _internal)
-    return Guard(app, live, meters, config, tokens)
+    return Guard(ShortWay(app, meters), live, meters, config, tokens)
 
 
 def _for_operators(app: FastAPI, live: LiveVersion, meters: Meters) -> None:
@@ -99,24 +99,19 @@ def _for_operators(app: FastAPI, live: LiveVersion, meters: Meters) -> None:
 
 
 def _for_programs(app: FastAPI, meters: Meters) -> None:
-    @app.post("/v1/recommend", response_model=s.RecommendAnswer, responses=_FAULTS, summary="Top items")
+    @app.post(RECOMMEND, response_model=s.RecommendAnswer, responses=_FAULTS, summary="Top items")
     async def recommend(asked: s.RecommendRequest, request: Request) -> Response:
-        answerer = _answerer(request)
-        conditions = _conditions(asked.filter)
-        words: dict[str, Any] = {
-            "user": asked.user, "history": asked.history, "k": asked.k, "exclude": asked.exclude,
-            "conditions": conditions, "explain": asked.explain, "order": asked.order, "context": asked.context,
-        }  # fmt: skip
-        if asked.explain or asked.order is not s.Order.RETRIEVAL:
-            found = await asyncio.to_thread(lambda: answerer.recommend(**words))
+        answerer, words = _answerer(request), words_of(asked)
+        if is_quick(asked):
+            found = answerer.recommend(**words)
         else:
-            found = answerer.recommend(**words)  # well under a millisecond: quicker than a change of thread
+            found = await asyncio.to_thread(lambda: answerer.recommend(**words))
         meters.based_on.labels(found["based_on"]).inc()
         return _json(found)
 
-    @app.post("/v1/similar", response_model=s.SimilarAnswer, responses=_FAULTS | _UNKNOWN, summary="Nearest items")
+    @app.post(SIMILAR, response_model=s.SimilarAnswer, responses=_FAULTS | _UNKNOWN, summary="Nearest items")
     async def similar(asked: s.SimilarRequest, request: Request) -> Response:
-        return _json(_answerer(request).similar(asked.item, asked.k, _conditions(asked.filter)))
+        return _json(nearest(_answerer(request), asked))
 
     @app.post("/v1/score", response_model=s.ScoreAnswer, responses=_FAULTS, summary="Click and conversion")
     async def score(asked: s.ScoreRequest, request: Request) -> Response:
@@ -145,13 +140,8 @@ def _answerer(request: Request) -> Answerer:
     return served
 
 
-def _conditions(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: one.model_dump() if isinstance(one, s.Between) else one for name, one in given.items()}
-
-
 def _json(value: object, status: int = 200) -> Response:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode(), status, media_type="application/json")
+    return Response(as_json(value), status, media_type="application/json")
 
 
 def _fault(request: Request, status: int, error: str, message: str, problems: list[dict[str, Any]]) -> Response:

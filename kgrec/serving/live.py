@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from kgrec.errors import ArtifactError, KgrecError
+from kgrec.errors import ArtifactError
 from kgrec.serving.answers import Answerer
 from kgrec.serving.recommend import open_version
 from kgrec.serving.versions import read_registry, require
 from kgrec.workspace import Workspace
 
 _RETRY_LOOKS: Final = 20
+_BEHIND: Final = 5
+"""Steps of niceness: a third of an equal's share, and not so little that who waits for this thread waits long."""
 logger = logging.getLogger(__name__)
 
 
@@ -45,7 +52,7 @@ class LiveVersion:
             return False
         try:
             switched = self._follow()
-        except (KgrecError, OSError, ValueError, KeyError) as error:
+        except Exception as error:  # of whatever kind: what is served must not end with what cannot be
             self.failures += 1
             self.stale = True
             logger.error("the promoted version cannot be loaded (%s); the old one serves on", type(error).__name__)
@@ -57,13 +64,17 @@ class LiveVersion:
         return switched
 
     async def watch(self, seconds: float) -> None:
-        """Look every so many seconds, in another thread, until cancelled."""
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await asyncio.to_thread(self.look)
-            except Exception:  # the watcher must outlive whatever happens
-                logger.exception("looking for another version failed")
+        """Look every so many seconds, in a thread of its own that leaves the processor to requests, until cancelled."""
+        aside = ThreadPoolExecutor(1, "kgrec-version", initializer=_stand_back)
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(aside, self.look)
+                except Exception:  # the watcher must outlive whatever happens
+                    logger.exception("looking for another version failed")
+        finally:
+            aside.shutdown(wait=False)
 
     def _follow(self) -> bool:
         registry = read_registry(self._workspace)
@@ -79,6 +90,13 @@ class LiveVersion:
         self.switches += 1
         logger.info("version %s is served now", fresh.number)
         return True
+
+
+def _stand_back() -> None:
+    """Let this thread take less of a processor than those that answer, where the system knows that of threads."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND)
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:

@@ -21,6 +21,8 @@ from kgrec.model.blocks import BlockWeights
 PARTS: Final = ("linear", "kernel")
 WEIGHTS: Final = "block_weights"
 
+_ONE_BAG: Final = torch.zeros(1, dtype=torch.int64)
+
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
@@ -35,7 +37,7 @@ class Neighbours:
         used = {name: getattr(weights, name) for name in PARTS}
         self.matrices = {name: matrices[name] for name in PARTS if name in matrices and used[name]}
         self.weights, self.num_items = weights, num_items
-        self._dense: dict[str, Floats] = {}
+        self._dense: dict[str, Tensor] = {}
 
     @classmethod
     def read(cls, tensors: Mapping[str, Any]) -> Neighbours:
@@ -87,9 +89,8 @@ class Neighbours:
         matrix_II = self.matrices[name]
         if 2 * matrix_II.nnz >= self.num_items**2:  # where dense rows take no more memory, they are far quicker to sum
             if name not in self._dense:
-                self._dense[name] = matrix_II.toarray()
-            dense_I: Floats = self._dense[name][rows_H].sum(axis=0, dtype=np.float32)
-            return dense_I
+                self._dense[name] = torch.from_numpy(matrix_II.toarray())
+            return _sum_of_dense_rows(self._dense[name], rows_H)
         windows = [slice(matrix_II.indptr[row], matrix_II.indptr[row + 1]) for row in rows_H]
         items_N = np.concatenate([matrix_II.indices[one] for one in windows] or [np.empty(0, np.int64)])
         values_N = np.concatenate([matrix_II.data[one] for one in windows] or [np.empty(0, np.float32)])
@@ -121,6 +122,13 @@ class Neighbours:
         if self.weights.repeat:
             found["repeat"] = np.float32(self.weights.repeat) * (history_H[:, None] == items_K).astype(np.float32)
         return found
+
+
+def _sum_of_dense_rows(matrix_II: Tensor, rows_H: Rows) -> Floats:
+    """Return the sum of some rows, added one after the other, without a copy of them between."""
+    total_1I = torch.nn.functional.embedding_bag(torch.from_numpy(rows_H), matrix_II, _ONE_BAG, mode="sum")
+    found: Floats = total_1I.numpy()[0]
+    return found
 
 
 def unit_rows(scores_BI: Any) -> Any:

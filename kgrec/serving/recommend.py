@@ -6,6 +6,7 @@ Axes: D dimensions, H items of a history.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from safetensors.numpy import load_file
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, load_artifact
@@ -34,6 +34,7 @@ from kgrec.serving.score import TowerScorer
 from kgrec.serving.search import best_items
 from kgrec.serving.smaller import unpacked
 from kgrec.serving.standing import Asked, Standing
+from kgrec.serving.stored import read_tensors
 from kgrec.serving.versions import promoted, read_registry, require
 from kgrec.workspace import Workspace
 
@@ -51,13 +52,13 @@ class Version:
         self.users = Vocabulary.load(artifact.file(package.USERS))
         expected = {"item vocabulary": self.items.digest, "model": artifact.files[package.VECTORS]}
         self._index = ItemIndex(artifact, IndexConfig(**artifact.facts["index"]), expected)
-        vectors = unpacked(load_file(artifact.file(package.VECTORS)))
+        vectors = unpacked(read_tensors(artifact.file(package.VECTORS)))
         self.user_vectors_UD: Floats = vectors["user_vectors_UD"]
         self.item_vectors_ID: Floats = vectors["item_vectors_ID"]
         self._item_fold_ID: Floats = vectors["item_fold_ID"]
         self.neighbours = Neighbours.read(vectors)
         self._trained = slice(0, self._item_fold_ID.shape[1])
-        self._placing = Placing(vectors, load_file(artifact.file(package.TRAINED_USERS))["trained_U"])
+        self._placing = Placing(vectors, read_tensors(artifact.file(package.TRAINED_USERS))["trained_U"])
         catalogue = pl.read_parquet(artifact.file(package.CATALOGUE)).sort(c.ITEM_ROW)
         self.titles: dict[int, str | None] = dict(catalogue.select(c.ITEM_ROW, c.TITLE).iter_rows())
         by_popularity = catalogue.sort([package.POPULARITY, c.ITEM_ROW], descending=[True, False])
@@ -175,7 +176,8 @@ class Version:
         """What tells why an item has its score."""
         served = ServedScore(self.item_vectors_ID, self._item_fold_ID, self._trained.stop, self.neighbours)
         with_graph = self.artifact.facts.get(package.GRAPH_IN_SCORES, True)
-        return Explainer(served, (lambda: self.paths) if with_graph else None, self.title)
+        own = weakref.proxy(self)  # no circle: a version that is served no more is freed at once
+        return Explainer(served, (lambda: own.paths) if with_graph else None, lambda row: own.title(row))  # noqa: PLW0108  its method would hold it
 
     @cached_property
     def paths(self) -> PathFinder:

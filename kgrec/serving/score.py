@@ -10,7 +10,6 @@ from typing import Final
 
 import polars as pl
 import torch
-from safetensors.numpy import load_file
 from torch import Tensor
 
 from kgrec import columns as c
@@ -23,6 +22,7 @@ from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Encoded, NetworkConfig, run_towers
 from kgrec.model.towers import Towers, probabilities
 from kgrec.serving.smaller import unpacked
+from kgrec.serving.stored import read_tensors
 
 ENCODER, LATEST = "encoder.json", "latest"
 USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
@@ -44,7 +44,7 @@ class TowerScorer:
         raw = json.loads(artifact.file(NETWORK).read_text())
         shape, config = NetworkShape(**raw["shape"]), NetworkConfig(**raw["config"])
         self._towers = Towers(shape, config.dimensions, config.towers)
-        stored = unpacked(load_file(artifact.file(TOWERS)))
+        stored = unpacked(read_tensors(artifact.file(TOWERS)))
         state = {name: torch.from_numpy(array) for name, array in stored.items()}
         self._vectors = Encoded(users_UD, items_ID, state.pop(ITEM_ROWS, None))
         self._towers.load_state_dict(state)

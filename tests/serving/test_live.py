@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
+import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -95,6 +99,53 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(tmp_path):
     damaged.write_bytes(whole)
     assert any(live.look() for _ in range(25)), "it tries again by itself"
     assert (live.current.number, live.stale) == ("2", False)
+
+
+def test_a_version_that_fails_in_a_way_nobody_foresaw_leaves_the_old_one_serving(tmp_path, monkeypatch):
+    place = make_workspace(tmp_path)
+    live = LiveVersion(place)
+    live.look()
+    versions.promote(place, "2", why="test")
+    monkeypatch.setattr("kgrec.serving.live.open_version", lambda *_: 1 / 0)
+    assert not live.look()
+    assert (live.current.number, live.stale, live.failures) == ("1", True, 1)
+
+
+def test_a_version_that_is_served_no_more_is_freed_at_once(tmp_path):
+    """Without the collector of garbage: a circle would keep all its tables until that comes round."""
+    place = make_workspace(tmp_path)
+    live = LiveVersion(place)
+    live.look()
+    live.current.recommend(user="ann", explain=True)
+    live.current.explain("ann", "f")
+    old = weakref.ref(live.current.version)
+    versions.promote(place, "2", why="test")
+    gc.disable()
+    try:
+        assert live.look()
+        assert old() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no niceness of threads")
+def test_the_watcher_alone_stands_behind_those_that_answer(tmp_path, monkeypatch):
+    live = LiveVersion(make_workspace(tmp_path, promoted=None))
+    niceness = []
+
+    def look():
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    async def watched():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(live.watch(0.001), 0.1)
+        return await asyncio.to_thread(os.getpriority, os.PRIO_PROCESS, 0)
+
+    monkeypatch.setattr(live, "look", look)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert asyncio.run(watched()) == own == os.getpriority(os.PRIO_PROCESS, 0)
+    assert len(niceness) > 1
+    assert set(niceness) == {min(19, own + 5)}
 
 
 def test_a_damaged_registry_is_survived(tmp_path):

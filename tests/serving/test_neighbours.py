@@ -56,6 +56,16 @@ def test_one_history_scores_as_among_many_however_full_the_rows_are(density: flo
         np.testing.assert_allclose(near.of_one(np.array(history, dtype=np.int64)), many, atol=1e-6)
 
 
+def test_full_rows_are_summed_one_after_the_other_to_the_bit() -> None:
+    near = world(5, BlockWeights(linear=1.0), 0.9)
+    dense = near.matrices["linear"].toarray()
+    for history in ([2], [0, 3, 9, 14], list(range(ITEMS))):
+        expected = np.zeros(ITEMS, dtype=np.float32)
+        for item in history:
+            expected += dense[item]
+        np.testing.assert_array_equal(near._sum_of_rows("linear", np.array(history)), expected)
+
+
 def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() -> None:
     near = world(2, BlockWeights(kernel=1.5, repeat=0.5))
     stored = near.tensors()
