@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from kgrec.errors import ArtifactError
 from kgrec.serving.answers import Answerer
+from kgrec.serving.pacing import paced
 from kgrec.serving.recommend import open_version
 from kgrec.serving.versions import read_registry, require
 from kgrec.workspace import Workspace
 
 _RETRY_LOOKS: Final = 20
-_BEHIND: Final = 5
-"""Steps of niceness: a third of an equal's share, and not so little that who waits for this thread waits long."""
 logger = logging.getLogger(__name__)
 
 
@@ -64,17 +59,13 @@ class LiveVersion:
         return switched
 
     async def watch(self, seconds: float) -> None:
-        """Look every so many seconds, in a thread of its own that leaves the processor to requests, until cancelled."""
-        aside = ThreadPoolExecutor(1, "kgrec-version", initializer=_stand_back)
-        try:
-            while True:
-                await asyncio.sleep(seconds)
-                try:
-                    await asyncio.get_running_loop().run_in_executor(aside, self.look)
-                except Exception:  # the watcher must outlive whatever happens
-                    logger.exception("looking for another version failed")
-        finally:
-            aside.shutdown(wait=False)
+        """Look every so many seconds, in another thread that leaves the processor to requests, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await asyncio.to_thread(_paced, self.look)
+            except Exception:  # the watcher must outlive whatever happens
+                logger.exception("looking for another version failed")
 
     def _follow(self) -> bool:
         registry = read_registry(self._workspace)
@@ -92,11 +83,9 @@ class LiveVersion:
         return True
 
 
-def _stand_back() -> None:
-    """Let this thread take less of a processor than those that answer, where the system knows that of threads."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND)
+def _paced(look: Callable[[], bool]) -> bool:
+    with paced():
+        return look()
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:
