@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import load_file
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
-from kgrec.chain.encoded import EVENTS, FEATURES, ITEM_FEATURES, LABELLED, USER_FEATURES
+from kgrec.chain.encoded import CATEGORICAL, EVENTS, ITEM_FEATURES, LABELLED, USER_FEATURES
 from kgrec.config import RunConfig
 from kgrec.data.split import SplitKind
 from kgrec.evaluation.leaks import (
@@ -66,6 +65,6 @@ def _telling_categories(log: Artifact, features: Artifact) -> dict[str, float]:
         for name in (c.CLICK, c.CONVERSION)
         if name in labelled.columns
     }
-    codes_NC = load_file(features.file(FEATURES))["categorical_NC"]
+    codes_NC = np.load(features.file(CATEGORICAL), mmap_mode="r", allow_pickle=False)
     names = features.facts["categorical"]
     return telling_categories(codes_NC, names, labels, parts == c.TRAIN, parts == c.VALIDATION)

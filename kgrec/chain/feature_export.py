@@ -32,7 +32,7 @@ def export_to_feast(run: Run, folder: Path) -> dict[str, Any]:
         )
     users, items = (Vocabulary.load(material.log.file(name)).entries for name in (USERS, ITEMS))
     tables = material.tables(run.views, context)
-    return write_feast(folder, run.config.name, material.labelled(), tables, Ids(users, items))
+    return write_feast(folder, run.config.name, material.labelled().collect(), tables, Ids(users, items))
 
 
 def update_days(run: Run) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def update_days(run: Run) -> dict[str, Any]:
     """
     material, context = labelled_material(run)
     days = FeatureDays(run.workspace.feature_days / run.config.name)
-    done = days.backfill(run.views, material.labelled().drop(PART), *material.side(), context=context)
+    done = days.backfill(run.views, material.labelled().drop(PART).collect(), *material.side(), context=context)
     online = days.write_online(done)
     return {
         "folder": str(days.root), "snapshot": done.snapshot, "computed": [str(day) for day in done.computed],

@@ -10,18 +10,18 @@ from typing import Final
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
-from kgrec.chain.encoded import FEATURES, LABELLED
+from kgrec.chain.encoded import CATEGORICAL, LABELLED, NUMERIC
 from kgrec.chain.prepare import EVENTS
 from kgrec.config import TaskName
 from kgrec.evaluation.ranking import Target
 from kgrec.model.conversion import CONVERSIONS, TowerLossConfig
 from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.propagation import GraphEdges
+from kgrec.row_files import RowFile
 from kgrec.training.exposures import Exposures
 from kgrec.training.tasks import Positives, TrainingData
 
@@ -111,12 +111,12 @@ def exposures(log: Artifact, features: Artifact, part: str, tasks: tuple[TaskNam
         chosen &= labelled[c.CLICK].to_numpy()
         labels[c.CONVERSION] = torch.tensor(labelled[c.CONVERSION].to_numpy()[chosen].astype(np.float32))
         impressions = False
-    encoded = load_file(features.file(FEATURES))
     rows_N2 = _rows(labelled.filter(pl.Series(chosen)), c.USER_ROW, c.ITEM_ROW)
     rows_N2[:, 0][~users_of_train(log)[rows_N2[:, 0]]] = UNKNOWN
-    keep = torch.as_tensor(chosen)
+    place_N = np.flatnonzero(chosen)
+    numeric_NF, codes_NC = (RowFile(features.file(name)).take(place_N) for name in (NUMERIC, CATEGORICAL))
     return Exposures(
-        rows_N2[:, 0], rows_N2[:, 1], encoded["numeric_NF"][keep], encoded["categorical_NC"][keep],
+        rows_N2[:, 0], rows_N2[:, 1], torch.from_numpy(numeric_NF), torch.from_numpy(codes_NC).long(),
         labels[c.CLICK], labels[c.CONVERSION], impressions,
     )  # fmt: skip
 

@@ -24,6 +24,7 @@ except ImportError:  # an extra: who asks for Delta without it is told how to in
 
 _HISTORY: Final = "history.json"
 _PLACE: Final = "__row"
+_ROW_GROUP: Final = 262_144
 _VERSION, _WRITTEN, _ROWS = "kgrec.version", "kgrec.written", "kgrec.num_rows"
 _FOR_EVER: Final = {
     "delta.logRetentionDuration": "interval 36500 days",
@@ -48,12 +49,12 @@ class ParquetTable(FeatureTable):
             for one in self._entries()
         ]
 
-    def append(self, rows: pl.DataFrame, version: TableVersion) -> None:
+    def append(self, rows: pl.LazyFrame, version: TableVersion) -> None:
         """Write the file aside and rename it, then replace the history."""
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.root / f"{version.name}.parquet"
         aside = final.with_suffix(".part")
-        rows.write_parquet(aside)
+        rows.sink_parquet(aside, maintain_order=True, row_group_size=_ROW_GROUP)
         aside.replace(final)
         entry = {"version": version.name, "written": version.written.isoformat(), "num_rows": version.num_rows,
                  "sha256": hash_file(final)}  # fmt: skip
@@ -98,11 +99,11 @@ class DeltaLakeTable(FeatureTable):
             for one in self._commits()
         ]
 
-    def append(self, rows: pl.DataFrame, version: TableVersion) -> None:
-        """Commit the rows in the place of what was there; a row's place is kept, for Delta knows no order."""
+    def append(self, rows: pl.LazyFrame, version: TableVersion) -> None:
+        """Commit the rows, held at once, in the place of what was there, each with its place: Delta knows no order."""
         told = {_VERSION: version.name, _WRITTEN: version.written.isoformat(), _ROWS: str(version.num_rows)}
         deltalake.write_deltalake(
-            self.root, rows.with_row_index(_PLACE).cast({_PLACE: pl.Int64}), mode="overwrite",
+            self.root, rows.collect().with_row_index(_PLACE).cast({_PLACE: pl.Int64}), mode="overwrite",
             schema_mode="overwrite", configuration=None if self._exists() else _FOR_EVER,
             commit_properties=deltalake.CommitProperties(custom_metadata=told),
             post_commithook_properties=deltalake.PostCommitHookProperties(cleanup_expired_logs=False),

@@ -89,9 +89,9 @@ class FeatureDays:
         check_declarations(views)
         if TIME not in rows.columns:
             raise InputError(Problem("features by day", "the log has no time", "name it in interactions.columns.time"))
-        frame = _described(in_utc(rows), side_users, side_items, context)
+        frame = _described(in_utc(rows.lazy()).collect(), side_users, side_items, context)
         declared, derived = split_declarations(views)
-        choices = categorical_keys(frame, side_users, side_items, context)
+        choices = categorical_keys(frame.lazy(), side_users, side_items, context)
         chosen, left_out = expand_views(declared, frame.columns, context, choices)
         chosen, foreign = _own_views(chosen, frame.columns)
         columns = [column for view in chosen for column in view.columns]

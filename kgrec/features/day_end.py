@@ -25,11 +25,12 @@ def latest_after(day: Artifact, views: Sequence[FeatureView], derived: Sequence[
     at = int(day.facts["until"])
     totals = {Of(kind): pair for kind, pair in day.facts["totals"].items()}
     priors = {kind: (totals[kind][0] + 1) / (totals[kind][1] + 2) for kind in rate_kinds(views)}
-    found = [_view_after(view, ViewState.load(day.path, view, at), priors) for view in views]
+    found = [latest_of_state(view, ViewState.load(day.path, view, at), priors) for view in views]
     return LatestFeatures(tuple(found), tuple(derived))
 
 
-def _view_after(view: FeatureView, state: ViewState, priors: Mapping[Of, float]) -> LatestView:
+def latest_of_state(view: FeatureView, state: ViewState, priors: Mapping[Of, float]) -> LatestView:
+    """Return a view's value per key as of the instant of its state, given the global rates then."""
     keys = list(view.keys)
     if view.lookback is None:
         if state.raw is None:

@@ -23,6 +23,7 @@ from kgrec.features.backends import BackendName
 MAX_CATEGORIES = 1000
 FEW_INTEGERS = 50
 MISSING = ":missing"
+_BLOCK = 1 << 22  # rows whose float64 are held at a time; sums are of blocks, so that a column need not be
 
 
 class FeaturesConfig(BaseModel):
@@ -99,17 +100,19 @@ class FeatureEncoder:
 
     @classmethod
     def fit(
-        cls, train: pl.DataFrame, *, context: Collection[str] = (), counts: Collection[str] = (),
+        cls, train: pl.DataFrame | pl.LazyFrame, *, context: Collection[str] = (), counts: Collection[str] = (),
         config: FeaturesConfig | None = None,
     ) -> FeatureEncoder:  # fmt: skip
-        """Return the encoder of these train rows (hand in no other rows).
+        """Return the encoder of these train rows (hand in no other rows); of lazy ones a column is held at a time.
 
         context: declared request-time columns. counts: columns to be read through log1p besides whole numbers that are
         never negative. Columns of other types (times) and numbers that never vary are ignored.
         """
         config = config or FeaturesConfig()
         numeric, categorical, ignored, sequences = [], [], [], []
-        for column in train:
+        lazy = train.lazy()
+        for name in lazy.collect_schema():
+            column = lazy.select(name).collect(engine="streaming").to_series()
             if _is_category(column, context):
                 categorical.append(_fit_categories(column, config))
             elif column.dtype == pl.List(pl.String):
@@ -193,14 +196,14 @@ def _is_category(column: pl.Series, context: Collection[str]) -> bool:
 
 
 def _fit_categories(column: pl.Series, config: FeaturesConfig) -> CategoricalColumn:
-    values = _by_frequency(column.cast(pl.String))
+    values = _by_frequency(column)
     kept = tuple(values.head(config.categories))
     return CategoricalColumn(column.name, kept, config.hash_buckets if len(values) > len(kept) else 0)
 
 
 def _by_frequency(values: pl.Series) -> pl.Series:
     """Return the distinct values, the most frequent first; ties by name."""
-    counted = values.alias("value").drop_nulls().value_counts(name="count")
+    counted = values.alias("value").drop_nulls().value_counts(name="count").cast({"value": pl.String})
     return counted.sort(["count", "value"], descending=[True, False])["value"]
 
 
@@ -208,13 +211,23 @@ def _fit_number(column: pl.Series, counts: Collection[str]) -> NumericColumn | N
     smallest = column.min()
     never_negative = isinstance(smallest, int) and smallest >= 0
     log = column.name in counts or (column.dtype.is_integer() and never_negative)
-    values = _transformed(column, log)
-    known = values.drop_nulls().to_numpy()
-    indicator = bool(values.null_count())
-    if not len(known) or (known.min() == known.max() and not indicator):
+    blocks = [column.slice(start, _BLOCK) for start in range(0, len(column), _BLOCK)]
+    sums, extremes, count = 0.0, set[float](), 0
+    for block in blocks:
+        known = _known(block, log)
+        count += len(known)
+        sums += float(known.sum())
+        extremes |= {float(known.min()), float(known.max())} if len(known) else set()
+    indicator = count < len(column)
+    if not count or (len(extremes) == 1 and not indicator):
         return None
-    std = float(known.std())
-    return NumericColumn(column.name, log, float(known.mean()), std if std > 1e-12 else 1.0, indicator)
+    mean = sums / count
+    std = float(np.sqrt(sum(float(np.square(_known(block, log) - mean).sum()) for block in blocks) / count))
+    return NumericColumn(column.name, log, mean, std if std > 1e-12 else 1.0, indicator)
+
+
+def _known(block: pl.Series, log: bool) -> npt.NDArray[np.float64]:
+    return _transformed(block, log).drop_nulls().to_numpy()
 
 
 def _transformed(column: pl.Series, log: bool) -> pl.Series:

@@ -45,6 +45,20 @@ class LatestView:
 
 
 @dataclass(frozen=True)
+class LatestParts:
+    """The same in parts: each sorted by key, its keys after those of the part before. Read and saved one by one."""
+
+    name: str
+    keys: tuple[str, ...]
+    parts: tuple[pl.LazyFrame, ...]
+    unseen: Mapping[str, Any]
+
+    def held(self) -> LatestView:
+        """Return the whole table in memory."""
+        return LatestView(self.name, self.keys, pl.concat(part.collect() for part in self.parts), self.unseen)
+
+
+@dataclass(frozen=True)
 class LatestFeatures:
     """The latest values of every view, and the features derived from them."""
 
@@ -72,9 +86,8 @@ class LatestFeatures:
     def save(self, folder: Path) -> None:
         """Write the memory-mapped table of each view and an index into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        entries = [write_online(folder, view.name, list(view.keys), view.table, view.unseen) for view in self.views]
-        described = {"views": entries, "derived": [feature.to_dict() for feature in self.derived]}
-        (folder / INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        whole = [(view.name, view.keys, (view.table.lazy(),), view.unseen) for view in self.views]
+        _write(folder, whole, self.derived)
 
     @classmethod
     def load(cls, folder: Path) -> LatestFeatures:
@@ -85,6 +98,18 @@ class LatestFeatures:
             return cls(tuple(open_online(folder, entry) for entry in described["views"]), derived)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: no latest features ({error})") from None
+
+
+def save_latest(folder: Path, views: Sequence[LatestParts], derived: Sequence[Derived]) -> None:
+    """Write what `LatestFeatures.save` would write of the same views, a part of each at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, [(view.name, view.keys, view.parts, view.unseen) for view in views], derived)
+
+
+def _write(folder: Path, views: Sequence[tuple[Any, ...]], derived: Sequence[Derived]) -> None:
+    entries = [write_online(folder, name, list(keys), parts, unseen) for name, keys, parts, unseen in views]
+    described = {"views": entries, "derived": [feature.to_dict() for feature in derived]}
+    (folder / INDEX).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 def request_columns(

@@ -135,23 +135,25 @@ class NodeView:
 
 @dataclass(frozen=True)
 class NodeValues:
-    """What node views give the rows: their columns, their tables for serving, and the views that had to be left out."""
+    """What node views say of items: their tables for serving, which columns count, and the views left out."""
 
-    rows: pl.DataFrame
     latest: tuple[LatestView, ...]
     counts: tuple[str, ...]
     left_out: dict[str, str]
 
+    def rows(self, items: pl.Series) -> pl.DataFrame:
+        """Return the views' columns for each row's item (null: unknown)."""
+        found = [view.find(items.alias(ITEM_ROW).to_frame()) for view in self.latest]
+        return pl.concat(found, how="horizontal") if found else pl.DataFrame()
 
-def node_values(views: Sequence[NodeView], items: pl.Series, entities: pl.DataFrame | None) -> NodeValues:
-    """Return the views' values for each row's item (null: unknown). entities: as from `item_entities`."""
+
+def node_values(views: Sequence[NodeView], entities: pl.DataFrame | None) -> NodeValues:
+    """Return the views' values of every item with a tie. entities: as from `item_entities`."""
     if entities is None or entities.is_empty():
         left_out = dict.fromkeys((view.name for view in views), "no item is tied to an entity of the graph")
-        return NodeValues(pl.DataFrame(), (), (), left_out)
+        return NodeValues((), (), left_out)
     latest = tuple(view.latest(entities) for view in views)
-    found = [view.find(items.alias(ITEM_ROW).to_frame()) for view in latest]
-    rows = pl.concat(found, how="horizontal") if found else pl.DataFrame()
-    return NodeValues(rows, latest, tuple(name for view in views for name in view.counts), {})
+    return NodeValues(latest, tuple(name for view in views for name in view.counts), {})
 
 
 def kind_of_node(feature: NodeFeature) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 
 from kgrec.errors import ArtifactError
 from kgrec.features.spans import Array
+from kgrec.row_files import RowWriter
 
 _LIST: Final = pl.List(pl.String)
 _KEY_TYPES: Final[Mapping[str, pl.DataType]] = {
@@ -85,31 +86,61 @@ class OnlineView:
 
 
 def write_online(
-    folder: Path, name: str, keys: Sequence[str], table: pl.DataFrame, unseen: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write a view's table (keys and values) as `name.*.npy` and return what `open_online` needs to know."""
-    types = {key: table.schema[key] if str(table.schema[key]) in _KEY_TYPES else pl.String() for key in keys}
-    columns = [_plain(table[key].cast(dtype)) for key, dtype in types.items()]
-    distinct = [np.unique(column) for column in columns]
+    folder: Path, name: str, keys: Sequence[str], parts: Sequence[pl.LazyFrame], unseen: Mapping[str, Any]
+) -> dict[str, Any]:  # fmt: skip
+    """Write a view's table (keys and values) as `name.*.npy` and return what `open_online` needs to know.
+
+    parts: of the table, in the order of their keys; one is held at a time, and the distinct values of each key.
+    """
+    schema = parts[0].collect_schema()
+    types = {key: schema[key] if str(schema[key]) in _KEY_TYPES else pl.String() for key in keys}
+    distinct = [_distinct(parts, key, dtype) for key, dtype in types.items()]
     if math.prod(max(len(values), 1) for values in distinct) >= 2**62:
         raise ArtifactError(f"feature view {name}: its keys have too many combinations for an online table")
-    code = np.zeros(table.height, np.int64)
-    for column, values in zip(columns, distinct, strict=True):
-        code = code * max(len(values), 1) + np.searchsorted(values, column)
-    order = np.argsort(code, kind="stable")
-    lists = [column for column in unseen if table.schema[column] == _LIST]
-    numbers = table.select(column for column in unseen if column not in lists)
-    values_KF = numbers.cast(pl.Float32).fill_null(np.nan).to_numpy().reshape(table.height, numbers.width)
-    parts = {"codes": code[order], "values": values_KF[order]}
-    parts |= {f"key{n}": values for n, values in enumerate(distinct)}
-    for n, named in enumerate(lists):
-        ordered = table[named].gather(order)
-        parts[f"list{n}.words"] = _plain(ordered.explode().drop_nulls())
-        parts[f"list{n}.bounds"] = np.concatenate([[0], np.cumsum(ordered.list.len().to_numpy())]).astype(np.int64)
-    for part, values in parts.items():
-        np.save(folder / f"{name}.{part}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    lists = [column for column in unseen if schema[column] == _LIST]
+    for n, values in enumerate(distinct):
+        np.save(folder / f"{name}.key{n}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    height = sum(part.select(pl.len()).collect().item() for part in parts)
+    words: list[list[Array]] = [[] for _ in lists]
+    lengths: list[list[Array]] = [[] for _ in lists]
+    numbers, last = [column for column in unseen if column not in lists], -1
+    with (
+        RowWriter(folder / f"{name}.codes.npy", (height,), np.int64) as codes,
+        RowWriter(folder / f"{name}.values.npy", (height, len(numbers)), np.float32) as values_KF,
+    ):
+        for part in parts:
+            table = part.collect()
+            code = _codes(table, types, distinct)
+            order = np.argsort(code, kind="stable")
+            if len(code) and code[order[0]] <= last:
+                raise ValueError(f"feature view {name}: its parts are not in the order of their keys")
+            last = code[order[-1]] if len(code) else last
+            codes.append(code[order])
+            plain = table.select(numbers).cast(pl.Float32).fill_null(np.nan).to_numpy()
+            values_KF.append(plain.reshape(table.height, len(numbers))[order])
+            for n, column in enumerate(lists):
+                ordered = table[column].gather(order)
+                words[n].append(_plain(ordered.explode().drop_nulls()))
+                lengths[n].append(ordered.list.len().to_numpy())
+    for n in range(len(lists)):
+        bounds = np.concatenate([[0], np.cumsum(np.concatenate(lengths[n]))]).astype(np.int64)
+        np.save(folder / f"{name}.list{n}.words.npy", np.concatenate(words[n]), allow_pickle=False)
+        np.save(folder / f"{name}.list{n}.bounds.npy", bounds, allow_pickle=False)
     return {"name": name, "keys": {key: str(dtype) for key, dtype in types.items()}, "unseen": dict(unseen),
             "lists": lists}  # fmt: skip
+
+
+def _distinct(parts: Sequence[pl.LazyFrame], key: str, dtype: pl.DataType) -> Array:
+    """Return the distinct values of a key, ascending."""
+    found = [_plain(part.select(pl.col(key).cast(dtype)).unique().collect()[key]) for part in parts]
+    return np.unique(np.concatenate(found))
+
+
+def _codes(table: pl.DataFrame, types: Mapping[str, pl.DataType], distinct: Sequence[Array]) -> Array:
+    code = np.zeros(table.height, np.int64)
+    for (key, dtype), values in zip(types.items(), distinct, strict=True):
+        code = code * max(len(values), 1) + np.searchsorted(values, _plain(table[key].cast(dtype)))
+    return code
 
 
 def open_online(folder: Path, entry: Mapping[str, Any]) -> OnlineView:

@@ -45,11 +45,11 @@ class Sight:
 
     def happened(self, kind: Of) -> Array:
         """Say of each source whether it is of this kind; a missing label says no."""
-        return self._mark("happened", kind, _happened(kind))
+        return self._mark("happened", kind, happened_of(kind))
 
     def labelled(self, kind: Of) -> Array:
         """Say of each source whether it could have been of this kind."""
-        return self._mark("labelled", kind, _labelled(kind))
+        return self._mark("labelled", kind, labelled_of(kind))
 
     def _mark(self, name: str, kind: Of, mark: pl.Expr) -> Array:
         if (name, kind) not in self.marks:
@@ -73,7 +73,7 @@ class Sight:
         return rates
 
 
-def _happened(kind: Of) -> pl.Expr:
+def happened_of(kind: Of) -> pl.Expr:
     """Say of each row whether it is of this kind; a missing label says no."""
     if kind is Of.ROWS:
         return pl.lit(True)
@@ -82,7 +82,7 @@ def _happened(kind: Of) -> pl.Expr:
     return pl.col(CLICK if kind is Of.CLICK else CONVERSION).fill_null(False)
 
 
-def _labelled(kind: Of) -> pl.Expr:
+def labelled_of(kind: Of) -> pl.Expr:
     """Say of each row whether it could have been of this kind: the label is there, and the click where one is given."""
     if kind is Of.ROWS:
         return pl.lit(True)

@@ -29,6 +29,9 @@ _TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
 }
 
 
+_PIECE: Final = 262_144
+
+
 @dataclass(frozen=True)
 class TableVersion:
     """One writing of a table: the name of its content, when it was written (UTC), how many rows it has."""
@@ -52,22 +55,23 @@ class FeatureTable(ABC):
         """Return every writing, the oldest first; one that went back to older content is there again."""
 
     @abstractmethod
-    def append(self, rows: pl.DataFrame, version: TableVersion) -> None:
+    def append(self, rows: pl.LazyFrame, version: TableVersion) -> None:
         """Write rows of plain types as the newest version: all of it, or nothing when the process is killed."""
 
     @abstractmethod
     def load(self, name: str) -> pl.DataFrame:
         """Return the rows of a version of the history, in the order in which they were written."""
 
-    def write(self, rows: pl.DataFrame, now: datetime | None = None) -> str:
-        """Make these rows the latest version and return its name.
+    def write(self, rows: pl.DataFrame | pl.LazyFrame, now: datetime | None = None) -> str:
+        """Make these rows the latest version and return its name; lazy ones are read a piece at a time.
 
         Categories are kept as text and unsigned numbers as signed ones, which every backend can hold.
         """
-        rows = _plain(rows)
-        name, versions = content_digest(rows)[:20], self.history()
+        plain = _plain(rows.lazy())
+        name, versions = content_digest(plain)[:20], self.history()
         if not versions or versions[-1].name != name:
-            self.append(rows, TableVersion(name, now or datetime.now(UTC), rows.height))
+            num_rows = plain.select(pl.len()).collect().item()
+            self.append(plain, TableVersion(name, now or datetime.now(UTC), num_rows))
         return name
 
     def read(self, version: str | None = None, *, at: datetime | None = None) -> pl.DataFrame:
@@ -94,16 +98,19 @@ class FeatureTable(ABC):
         fresh = type(self)(aside)
         for one in self.history():
             rows = self.load(one.name).filter(~_of(user))
-            fresh.append(rows, replace(one, num_rows=rows.height))
+            fresh.append(rows.lazy(), replace(one, num_rows=rows.height))
         self.root.rename(former)
         aside.rename(self.root)
         shutil.rmtree(former)
 
 
-def content_digest(rows: pl.DataFrame) -> str:
-    """Return the SHA-256 of the rows' values, types and order."""
-    stream = _Digest()
-    rows.rechunk().write_ipc(cast("IO[bytes]", stream), compat_level=pl.CompatLevel.oldest())
+def content_digest(rows: pl.DataFrame | pl.LazyFrame) -> str:
+    """Return the SHA-256 of the rows' values, types and order; lazy rows are read a piece at a time."""
+    stream, lazy = _Digest(), rows.lazy()
+    num_rows = lazy.select(pl.len()).collect().item()
+    for start in range(0, max(num_rows, 1), _PIECE):
+        piece = lazy.slice(start, _PIECE).collect()
+        piece.rechunk().write_ipc(cast("IO[bytes]", stream), compat_level=pl.CompatLevel.oldest())
     return stream.sha256.hexdigest()
 
 
@@ -126,13 +133,13 @@ class _Digest(RawIOBase):
         return len(part)
 
 
-def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+def _plain(rows: pl.LazyFrame) -> pl.LazyFrame:
     casts: Sequence[pl.Expr] = [
         pl.col(name).cast(pl.String() if isinstance(dtype, pl.Enum | pl.Categorical) else _TO_SIGNED[dtype])
-        for name, dtype in rows.schema.items()
+        for name, dtype in rows.collect_schema().items()
         if isinstance(dtype, pl.Enum | pl.Categorical) or dtype in _TO_SIGNED
     ]
-    return rows.with_columns(casts).rechunk()
+    return rows.with_columns(casts)
 
 
 def _of(user: str) -> pl.Expr:

@@ -31,7 +31,7 @@ SEEN: Final = "seen"
 USERS, ITEMS = "users.vocabulary.parquet", "items.vocabulary.parquet"
 ENTITIES, RELATIONS = "entities.vocabulary.parquet", "relations.vocabulary.parquet"
 GRAPH_TRIPLES, GRAPH_NODES = "graph_triples.parquet", "graph_nodes.parquet"
-ENCODED_ROWS: Final = "features.safetensors"
+ENCODED_ROWS: Final = ("numeric.npy", "categorical.npy")
 TRAINED_USERS: Final = "trained_users.safetensors"
 GRAPH_IN_SCORES: Final = "graph_in_scores"
 SERVING: Final = "serving"
@@ -54,7 +54,7 @@ def write_version(
     write_packed(trained.file(VECTORS), out / VECTORS, serving.precision)
     if features is not None and trained.has(TOWERS):
         for source, file in ((trained, TOWERS), (trained, NETWORK), *((features, name) for name in features.files)):
-            if file not in (ENCODED_ROWS, TOWERS):
+            if file not in (*ENCODED_ROWS, TOWERS):
                 (out / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source.file(file), out / file)
         write_packed(trained.file(TOWERS), out / TOWERS, serving.precision)

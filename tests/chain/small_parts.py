@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors.numpy import save_file
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, ArtifactStore
@@ -52,9 +51,8 @@ def parts(
     def features(out: Path) -> dict[str, Any]:
         count = len(LABELLED) if impressions else sum(row[2] for row in LABELLED)
         numbers = np.arange(count, dtype=np.float32).reshape(-1, 1)
-        save_file(
-            {"numeric_NF": numbers, "categorical_NC": numbers.astype(np.int64) + 100}, out / "features.safetensors"
-        )
+        np.save(out / "numeric.npy", numbers)
+        np.save(out / "categorical.npy", numbers.astype(np.int32) + 100)
         return {"num_numeric": 1, "cardinalities": [200]}
 
     def graph(out: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_every_kind_is_declared_here():
 
 
 def test_degrees_count_distinct_entities_and_the_unknown_has_none():
-    found = node_values([VIEW], pl.Series([0, 1, 2, 3, None, 0], dtype=pl.Int32), ties()).rows
+    found = node_values([VIEW], ties()).rows(pl.Series([0, 1, 2, 3, None, 0], dtype=pl.Int32))
     assert found["node__degree"].to_list() == [2, 1, 0, 1, 0, 2]
     assert found["node__degree_cast"].to_list() == [1, 0, 0, 1, 0, 1]
     assert found.row(2)[2:] == found.row(4)[2:] == (0.0, 0.0, 0.0)
