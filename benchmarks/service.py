@@ -86,9 +86,11 @@ async def measure(process: int, port: int, place: Workspace, options: argparse.N
     if options.only in (None, "steady"):
         found["steady"] = await load.paced(options.rate, options.seconds)
     if options.only in (None, "with_switches"):
+        before = await switched(port)
         switching = asyncio.create_task(switches(place, options.switches, options.seconds))
-        found["with_switches"] = await load.paced(options.rate, options.seconds)
+        stretch = await load.paced(options.rate, options.seconds)
         await switching
+        found["with_switches"] = {"switches": await switched(port) - before, **stretch}
     if options.only in (None, "closed_loop"):
         found["closed_loop"] = await load.closed(5.0)
     return found
@@ -102,6 +104,15 @@ async def switches(place: Workspace, count: int, seconds: float) -> None:
         now = versions.read_registry(place).promoted
         other = next(number for number in numbers if number != now)
         await asyncio.to_thread(versions.promote, place, other, why="benchmark")
+
+
+async def switched(port: int) -> int:
+    """Return how many versions the service has put in, as it says itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    return int(float(next(one for one in text.splitlines() if one.startswith("kgrec_version_switches ")).split()[1]))
 
 
 class Connection(asyncio.Protocol):
