@@ -54,7 +54,7 @@ def importance_of_features(
         return {name: area for name, area in areas.items() if area is not None}
 
     numeric, categorical = features.facts["numeric"], features.facts["categorical"]
-    numeric_NF, categorical_NC = rows.numeric_NF.numpy(), rows.categorical_NC.numpy()
+    numeric_NF, categorical_NC = np.asarray(rows.numeric_NF), np.asarray(rows.categorical_NC)
     labels = {c.CLICK: rows.click_N, c.CONVERSION: rows.conversion_N}
     known: dict[str, npt.NDArray[Any]] = {
         name: np.asarray(label_N) for name, label_N in labels.items() if label_N is not None

@@ -5,8 +5,8 @@ Axes: U users, I items, B users asked, N labelled rows, D dimensions, T triples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import polars as pl
 import torch
@@ -28,6 +28,7 @@ from kgrec.serving.neighbours import Neighbours, add_sparse
 from kgrec.training.exposures import Exposures
 
 Vectors = Mapping[str, Tensor]
+ROWS_AT_ONCE: Final = 262_144  # of the labelled rows that towers are asked about
 
 
 def exported_vectors(network: Network) -> dict[str, Tensor]:
@@ -39,6 +40,13 @@ def exported_vectors(network: Network) -> dict[str, Tensor]:
         "item_vectors_ID": exported.item_vectors_ID.contiguous(),
         "item_fold_ID": exported.item_fold_ID.contiguous(),
     }
+
+
+def in_pieces(rows: Exposures) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield user, item, numeric and categorical columns of ROWS_AT_ONCE rows after the other."""
+    for start in range(0, len(rows.user_N), ROWS_AT_ONCE):
+        row_B = torch.arange(start, min(start + ROWS_AT_ONCE, len(rows.user_N)))
+        yield rows.user_N[row_B], rows.item_N[row_B], rows.numeric_NF[row_B], rows.categorical_NC[row_B]
 
 
 class Judge:
@@ -175,9 +183,12 @@ class Judge:
 
     def predicted(self, network: Network, encoded: Encoded, rows: Exposures) -> dict[str, Predictions]:
         """Return what the towers say of labelled rows, by label."""
+        found: dict[str, list[Tensor]] = {}
         with torch.no_grad():
-            found = network.predict(rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC, encoded)
-        chance = {name: values.double().clamp(0, 1).numpy() for name, values in found.items()}
+            for some in in_pieces(rows):
+                for name, values in network.predict(*some, encoded).items():
+                    found.setdefault(name, []).append(values)
+        chance = {name: torch.cat(parts).double().clamp(0, 1).numpy() for name, parts in found.items()}
         if "click" in chance and "conversion" in chance and rows.click_N is not None and rows.conversion_N is not None:
             funnel = funnel_rows(chance["click"], chance["conversion"], rows.click_N, rows.conversion_N)
             user_N = rows.user_N.numpy()

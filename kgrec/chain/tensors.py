@@ -23,6 +23,8 @@ from kgrec.model.embeddings import Head, NetworkShape
 from kgrec.model.propagation import GraphEdges
 from kgrec.row_files import RowFile
 from kgrec.training.exposures import Exposures
+from kgrec.training.mapped_rows import MappedRows
+from kgrec.training.order import MANY_ROWS
 from kgrec.training.tasks import Positives, TrainingData
 
 UNKNOWN: Final = -1
@@ -95,29 +97,37 @@ def _positives(
 def exposures(log: Artifact, features: Artifact, part: str, tasks: tuple[TaskName, ...]) -> Exposures | None:
     """Return the labelled rows of a part with their features, or None when no tower learns from them.
 
-    A user without any train event has no trained vector, and is unknown to the towers in training as in serving.
+    A user without any train event has no trained vector, and is unknown to the towers in training as in serving. The
+    features of many train rows stay in their files; their other columns then take ten bytes a row.
     """
     impressions = bool(log.facts["impressions"])
-    labelled = pl.read_parquet(log.file(LABELLED))
-    chosen = (labelled[c.PART] == part).to_numpy()
-    labels: dict[str, Tensor | None] = {c.CLICK: None, c.CONVERSION: None}
-    for task in (TaskName.CLICK, TaskName.CONVERSION):
-        usable = impressions or task is TaskName.CONVERSION
-        if task in tasks and usable and task.value in labelled.columns:
-            labels[task.value] = torch.tensor(labelled[task.value].to_numpy()[chosen].astype(np.float32))
-    if labels[c.CLICK] is None and labels[c.CONVERSION] is None:
+    labelled = pl.scan_parquet(log.file(LABELLED), glob=False)
+    there = labelled.collect_schema().names()
+    labels = [
+        task.value
+        for task in (TaskName.CLICK, TaskName.CONVERSION)
+        if task in tasks and (impressions or task is TaskName.CONVERSION) and task.value in there
+    ]
+    if not labels:
         return None
-    if impressions and c.CLICK in labelled.columns and labels[c.CLICK] is None:  # conversion alone: on clicked rows
-        chosen &= labelled[c.CLICK].to_numpy()
-        labels[c.CONVERSION] = torch.tensor(labelled[c.CONVERSION].to_numpy()[chosen].astype(np.float32))
+    chosen = pl.col(c.PART) == part
+    if impressions and c.CLICK in there and c.CLICK not in labels:  # conversion alone: on clicked rows
+        chosen &= pl.col(c.CLICK)
         impressions = False
-    rows_N2 = _rows(labelled.filter(pl.Series(chosen)), c.USER_ROW, c.ITEM_ROW)
-    rows_N2[:, 0][~users_of_train(log)[rows_N2[:, 0]]] = UNKNOWN
-    place_N = np.flatnonzero(chosen)
-    numeric_NF, codes_NC = (RowFile(features.file(name)).take(place_N) for name in (NUMERIC, CATEGORICAL))
+    chosen_N = labelled.select(chosen).collect(engine="streaming").to_series().to_numpy()
+    rows = labelled.filter(chosen).select(c.USER_ROW, c.ITEM_ROW, *labels).collect(engine="streaming")
+    files = (RowFile(features.file(name)) for name in (NUMERIC, CATEGORICAL))
+    numeric_NF, categorical_NC = (MappedRows.where(file, chosen_N) for file in files)
+    in_files = part == c.TRAIN and len(numeric_NF) > MANY_ROWS
+    known = not any(rows[name].null_count() for name in labels)
+    small, kind = (torch.int32, torch.uint8 if known else torch.float32) if in_files else (torch.int64, torch.float32)
+    user_N, item_N = (torch.from_numpy(rows[name].to_numpy().copy()).to(small) for name in (c.USER_ROW, c.ITEM_ROW))
+    user_N[~users_of_train(log)[user_N]] = UNKNOWN
+    label_N = {name: torch.from_numpy(rows[name].cast(pl.Float32).to_numpy().copy()).to(kind) for name in labels}
     return Exposures(
-        rows_N2[:, 0], rows_N2[:, 1], torch.from_numpy(numeric_NF), torch.from_numpy(codes_NC).long(),
-        labels[c.CLICK], labels[c.CONVERSION], impressions,
+        user_N, item_N, numeric_NF if in_files else numeric_NF.whole(),
+        categorical_NC if in_files else categorical_NC.whole(), label_N.get(c.CLICK), label_N.get(c.CONVERSION),
+        impressions,
     )  # fmt: skip
 
 

@@ -6,10 +6,11 @@ Axes: N rows of validation.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
-from kgrec.chain.questions import Judge, Vectors
+from kgrec.chain.questions import Judge, Vectors, in_pieces
 from kgrec.evaluation.calibration import CalibrationName, calibration_errors, fit_calibration
 from kgrec.model.network import Network, run_towers
 
@@ -23,11 +24,13 @@ def calibrate(network: Network, judge: Judge, vectors: Vectors, name: Calibratio
     rows = judge.labelled_rows(c.VALIDATION)
     if network.towers is None or rows is None:
         return {}
+    found: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         encoded = judge.encoded(network, vectors, c.VALIDATION)
-        logits = run_towers(
-            network.towers, encoded, rows.user_N, rows.item_N, rows.numeric_NF, rows.categorical_NC
-        ).logits
+        for some in in_pieces(rows):
+            for key, logit_B in run_towers(network.towers, encoded, *some).logits.items():
+                found.setdefault(key, []).append(logit_B)
+    logits = {key: torch.cat(parts) for key, parts in found.items()}
     facts: dict[str, dict[str, float]] = {}
     for column, (head, label_N) in enumerate(zip(network.towers.heads, rows.labels(network.towers.heads), strict=True)):
         known_N = (

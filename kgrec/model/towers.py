@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -132,15 +132,16 @@ class Towers(nn.Module):
         self.transfer = Transfer(self.sharing.width) if transfer and both else None
         self.imputation = Imputation(self.sharing.width) if imputation and both else None
 
-    def prepare(self, numeric_NF: Tensor, rates: dict[Head, float]) -> None:
+    def prepare(self, numeric_NF: Tensor | Callable[[], Iterable[Tensor]], rates: dict[Head, float]) -> None:
         """Learn the numeric features' mean and spread from training rows (NaN left out) and start at the base rates.
 
+        Rows that do not fit in memory are handed in as a function that gives them piece by piece, as often as asked.
         Where a transfer tower learns click and conversion at once, conversion starts at the product of the rates.
         """
         with torch.no_grad():
-            if numeric_NF.numel():
-                self.mean_F.copy_(numeric_NF.nanmean(dim=0).nan_to_num())
-                spread_F = (numeric_NF - self.mean_F).square().nanmean(dim=0).sqrt().nan_to_num()
+            if not isinstance(numeric_NF, Tensor) or numeric_NF.numel():
+                mean_F, spread_F = _moments(numeric_NF)
+                self.mean_F.copy_(mean_F)
                 self.scale_F.copy_(torch.where(spread_F > 1e-6, spread_F, torch.ones_like(spread_F)))
             for column, head in enumerate(self.heads):
                 rate = rates.get(head, 0.5)
@@ -246,6 +247,17 @@ class Towers(nn.Module):
         known_BC1 = ((categorical_BC >= 0) & (categorical_BC <= last_C)).unsqueeze(-1)
         row_BC = categorical_BC.clamp(min=0).minimum(last_C) + offset_C
         return self.categories(row_BC) * known_BC1, self.wide_categories(row_BC) * known_BC1
+
+
+def _moments(numeric_NF: Tensor | Callable[[], Iterable[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return each feature's mean and spread, NaN left out; 0 where there is no number."""
+    if isinstance(numeric_NF, Tensor):
+        mean_F = numeric_NF.nanmean(dim=0).nan_to_num()
+        return mean_F, (numeric_NF - mean_F).square().nanmean(dim=0).sqrt().nan_to_num()
+    count_F = torch.stack([(~piece.isnan()).sum(dim=0) for piece in numeric_NF()]).sum(dim=0).clamp(min=1)
+    mean_F = torch.stack([piece.nansum(dim=0, dtype=torch.float64) for piece in numeric_NF()]).sum(dim=0) / count_F
+    apart = (piece.double().sub_(mean_F).square_().nansum(dim=0) for piece in numeric_NF())
+    return mean_F.float(), (torch.stack([*apart]).sum(dim=0) / count_F).sqrt().float()
 
 
 def _groups(shape: NetworkShape, dimensions: int, config: TowerConfig) -> list[int]:

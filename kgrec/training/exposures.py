@@ -18,6 +18,7 @@ from kgrec.model.losses import click_loss
 from kgrec.model.network import Encoded, Network, run_towers
 from kgrec.model.sampled import Rows
 from kgrec.model.towers import TowerOutput
+from kgrec.training.mapped_rows import RowsOf
 from kgrec.training.order import shuffled
 
 
@@ -25,14 +26,15 @@ from kgrec.training.order import shuffled
 class Exposures:
     """What the towers learn: one row per exposure; a user or item row of -1 is unknown.
 
-    Labels are float32 0/1, or None where the data has none. has_impressions: the rows are all exposures, clicked or
+    Rows and labels are of any type of numbers, so that many take little room; features may lie in files. Labels are
+    0/1, or None where the data has none. has_impressions: the rows are all exposures, clicked or
     not; False: only clicked rows are there, so that conversion is learned on them alone.
     """
 
     user_N: Tensor
     item_N: Tensor
-    numeric_NF: Tensor
-    categorical_NC: Tensor
+    numeric_NF: RowsOf
+    categorical_NC: RowsOf
     click_N: Tensor | None
     conversion_N: Tensor | None
     has_impressions: bool
@@ -57,6 +59,7 @@ class TowerTask:
     """Click on all exposures; conversion as `config.conversion` says, or on clicked rows where there are no others."""
 
     name = "towers"
+    rows_at_once: int | None = 65_536
 
     def __init__(self, exposures: Exposures, config: TowerLossConfig) -> None:
         self.exposures, self.config, self.rows = exposures, config, len(exposures.user_N)
@@ -89,7 +92,7 @@ class TowerTask:
 
     def reads(self, batch: Sequence[Tensor]) -> Rows:
         """Return the users and items of the exposures."""
-        return Rows.of(self.exposures.user_N[batch[0]], self.exposures.item_N[batch[0]])
+        return Rows.of(self.exposures.user_N[batch[0]].long(), self.exposures.item_N[batch[0]].long())
 
     def losses(self, network: Network, encoded: Encoded, batch: Sequence[Tensor]) -> Mapping[str, Tensor]:
         """Return {"click": ..., "conversion": ...} as far as there are labels.
@@ -100,13 +103,14 @@ class TowerTask:
         if network.towers is None:
             raise ValueError("the network's shape names no heads, so there are no towers to train")
         numeric_BF, categorical_BC = rows.numeric_NF[row_B], rows.categorical_NC[row_B]
-        output = run_towers(network.towers, encoded, rows.user_N[row_B], rows.item_N[row_B], numeric_BF, categorical_BC)
+        user_B, item_B = rows.user_N[row_B].long(), rows.item_N[row_B].long()
+        output = run_towers(network.towers, encoded, user_B, item_B, numeric_BF, categorical_BC)
         logits, losses = output.logits, dict[str, Tensor]()
-        click_B = rows.click_N[row_B] if rows.click_N is not None else None
+        click_B = rows.click_N[row_B].float() if rows.click_N is not None else None
         if "click" in logits and click_B is not None:
             losses["click"] = self._one_label(logits["click"], click_B, self._click)
         if "conversion" in logits and self.both_N is not None:
-            losses["conversion"] = self._conversion_loss(output, click_B, self.both_N[row_B])
+            losses["conversion"] = self._conversion_loss(output, click_B, self.both_N[row_B].float())
         penalty = network.towers.penalty(output, self._rows_with_label(network.towers.heads, click_B, len(row_B)))
         if penalty is None:
             return losses

@@ -85,6 +85,7 @@ class LinkTask:
     """
 
     name = LINK
+    rows_at_once: int | None = None
 
     def __init__(self, triples_T3: Tensor, shape: NetworkShape, config: LinkConfig) -> None:
         queries_T3 = with_inverses(triples_T3, shape.num_relations)

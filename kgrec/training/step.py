@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from kgrec.model.layers import ByteDropout
 from kgrec.model.network import Encoded, Network
@@ -87,7 +88,29 @@ def losses_of(network: Network, batches: Batches, encoded: Encoded) -> dict[str,
     """Return the losses of some batches of tasks, by name."""
     losses: dict[str, Tensor] = {}
     for task, batch in batches:
-        losses.update(task.losses(network, encoded, batch))
+        if task.rows_at_once is None or len(batch[0]) <= task.rows_at_once:
+            losses.update(task.losses(network, encoded, batch))
+        else:
+            losses.update(_losses_by_parts(network, task, encoded, batch))
+    return losses
+
+
+def _losses_by_parts(network: Network, task: Task, encoded: Encoded, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the losses of a large batch, of which one part's intermediate results are held at a time.
+
+    They are computed again for the backward pass (Chen et al., 2016, arXiv:1604.06174).
+    """
+    rows, most, losses = len(batch[0]), task.rows_at_once or len(batch[0]), dict[str, Tensor]()
+    whole = task.mass(batch)
+    for start in range(0, rows, most):
+        part = task.part(batch, slice(start, start + most))
+        found: Mapping[str, Tensor] = checkpoint(
+            task.losses, network, encoded, part, use_reentrant=False, preserve_rng_state=True
+        )
+        mass = task.mass(part)
+        for name, loss in found.items():
+            share = loss * (mass[name] / whole[name]) if whole[name] else loss * 0.0
+            losses[name] = losses[name] + share if name in losses else share
     return losses
 
 

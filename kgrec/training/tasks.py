@@ -83,10 +83,15 @@ class TaskConfig(TowerLossConfig, LinkConfig):
 
 
 class Task(Protocol):
-    """One thing to learn. `name` is for people, `rows` is how many rows an epoch should see."""
+    """One thing to learn. `name` is for people, `rows` is how many rows an epoch should see.
+
+    rows_at_once: of a larger batch the losses are computed a part after the other, so that memory is that of a part;
+    None: a batch is one part.
+    """
 
     name: str
     rows: int
+    rows_at_once: int | None
 
     def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
         """Yield `count` batches that together hold every row once, in an order drawn from the generator."""
@@ -108,6 +113,7 @@ class RetrievalTask:
     """Cosine softmax over the catalogue for every positive."""
 
     name = RETRIEVAL
+    rows_at_once: int | None = None
 
     def __init__(self, positives: Positives, num_items: int, trainable_I: Tensor | None, config: TaskConfig) -> None:
         self.positives, self.config, self.rows = positives, config, len(positives.user_P)
@@ -179,7 +185,8 @@ def make_network(
                 label_N = label_N[click_N > 0]
             if label_N is not None and len(label_N):
                 rates[head] = float(label_N.double().mean())
-        network.towers.prepare(data.exposures.numeric_NF, rates)
+        numeric_NF = data.exposures.numeric_NF
+        network.towers.prepare(numeric_NF if isinstance(numeric_NF, Tensor) else numeric_NF.pieces, rates)
     return network
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from kgrec.chain import tensors
 from kgrec.chain.tensors import UNKNOWN, exposures, network_shape, training_data
 from kgrec.config import TaskName
 from kgrec.evaluation.ranking import Target
+from kgrec.training.mapped_rows import MappedRows
 from kgrec.training.tasks import TaskConfig
 from tests.chain.small_parts import parts
 
@@ -84,6 +87,23 @@ def test_labelled_rows_carry_both_labels_and_their_own_features(tmp_path):
     later = exposures(log, features, "validation", (CLICK, CONVERSION))
     assert rows_of(later) == [(UNKNOWN, 3), (0, 2), (0, 4)]
     assert later.numeric_NF[:, 0].tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("chosen", [(CLICK, CONVERSION), (CONVERSION,)])
+def test_the_features_of_many_rows_stay_in_their_files_and_read_the_same(tmp_path, monkeypatch, chosen):
+    log, features, _ = parts(tmp_path)
+    held = exposures(log, features, "train", chosen)
+    monkeypatch.setattr(tensors, "MANY_ROWS", 2)
+    mapped = exposures(log, features, "train", chosen)
+    assert isinstance(mapped.numeric_NF, MappedRows)
+    row_B = torch.tensor([2, 0, 1])
+    assert torch.equal(mapped.numeric_NF[row_B], held.numeric_NF[row_B])
+    assert torch.equal(mapped.categorical_NC[row_B], held.categorical_NC[row_B])
+    assert rows_of(mapped) == rows_of(held)
+    assert mapped.conversion_N.tolist() == held.conversion_N.tolist()
+    assert (mapped.user_N.dtype, mapped.conversion_N.dtype) == (torch.int32, torch.uint8)
+    later = exposures(log, features, "validation", chosen)
+    assert isinstance(later.numeric_NF, torch.Tensor)
 
 
 def test_conversion_alone_learns_on_clicked_rows(tmp_path):

@@ -114,6 +114,17 @@ def test_the_transfer_is_attention_over_two() -> None:
         assert got[row].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+def test_rows_in_pieces_give_the_mean_and_spread_of_all() -> None:
+    numeric_NF = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 50.0]) + 3
+    numeric_NF[::7, 1] = torch.nan
+    whole, parted = Towers(SHAPE, 4, TowerConfig()), Towers(SHAPE, 4, TowerConfig())
+    whole.prepare(numeric_NF, {"click": 0.3})
+    parted.prepare(lambda: numeric_NF.split(120), {"click": 0.3})
+    torch.testing.assert_close(parted.mean_F, whole.mean_F)
+    torch.testing.assert_close(parted.scale_F, whole.scale_F)
+    assert whole.scale_F[1] > 40
+
+
 def test_a_joint_tower_gives_the_conditional_and_starts_at_the_product_of_the_rates() -> None:
     torch.manual_seed(0)
     towers = Towers(SHAPE.model_copy(update={"tower_parts": ("transfer", "imputation")}), 4, TowerConfig()).eval()

@@ -20,6 +20,7 @@ class Pull:
     """Wants the vectors that it reads (encoded items, or entities from the table) along or against a direction."""
 
     rows = 10
+    rows_at_once = None
 
     def __init__(self, name: str, sign: float, read: str = "items_ID", axis: int = 0) -> None:
         self.name, self.sign, self.read, self.axis = name, sign, read, axis

@@ -108,6 +108,8 @@ def test_the_best_epoch_is_restored_and_patience_ends_it() -> None:
 class CountingTask:
     """Notes at which steps its batches fall."""
 
+    rows_at_once = None
+
     def __init__(self, name: str, rows: int, clock: list[int], main: bool) -> None:
         self.name, self.rows, self.clock, self.main, self.steps = name, rows, clock, main, list[int]()
 
