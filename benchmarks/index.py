@@ -115,7 +115,8 @@ def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int) -> A
                 continue
             index = ItemIndex(artifact, IndexConfig(threads=threads), {})
             found_QK, rate = timed(lambda asked: index.search_many(asked, K)[0], asking_QD)  # noqa: B023
-            told(system=f"kgrec {artifact.facts['kind']}", shards=shards, recall=shared(found_QK, truth_QK), many_per_second=rate,
+            told(system=f"kgrec {artifact.facts['kind']}", shards=shards, recall=shared(found_QK, truth_QK),
+                 many_per_second=rate,
                  times_exact=rate / exact_rate, build_seconds=seconds, tried=artifact.facts["tried"],
                  **one_by_one(index, asking_QD))  # fmt: skip
             if kind is KindName.AUTO and shards == 1:
