@@ -1,6 +1,7 @@
 """A fortnight of retraining by the clock of a log: a real Prefect server and worker, and a service that answers on.
 
-    python benchmarks/fortnight.py [--log FILE] [--conversion-at 4] [--users 3] [--days 14] [--folder DIR]
+    python benchmarks/fortnight.py [--log FILE] [--conversion-at 4] [--users 3] [--days 14] [--tolerated 0.05]
+        [--folder DIR]
 
 The last `--days` days of ml-100k (or of any Parquet log of user, item, event, timestamp, value, with --log) are
 delivered one after the other, each as a file of its own, and the deployment is run after each delivery. Some days go
@@ -47,7 +48,7 @@ CONFIG = """
 name = "fortnight"
 [interactions]
 path = "events/*.parquet"
-tolerated = 0.05
+tolerated = {tolerated}
 roles = {{ click = ["{click}"]{conversion} }}
 [model]
 dimensions = 16
@@ -198,12 +199,12 @@ def faults_of(told: list[dict[str, Any]], place: Path, deliveries: Deliveries, c
     return faults
 
 
-def measure(log: pl.DataFrame, click: str, conversion: str, days: int, folder: Path) -> dict[str, Any]:
+def measure(log: pl.DataFrame, fields: dict[str, Any], days: int, folder: Path) -> dict[str, Any]:
     """Live through the days and return what came of them."""
     place, begun = folder / "workspace", time.monotonic()
     (folder / "events").mkdir(parents=True)
     config = folder / "fortnight.toml"
-    config.write_text(CONFIG.format(click=click, conversion=conversion))
+    config.write_text(CONFIG.format(**fields))
     deliveries = Deliveries(log, days, folder / "events")
     prefect = Prefect(folder)
     try:
@@ -240,6 +241,7 @@ def main() -> int:
     parser.add_argument("--click", default="rating", help="the event that is a click")
     parser.add_argument("--conversion-at", type=float, help="a click of at least this value is a conversion")
     parser.add_argument("--users", type=int, default=3, help="take every so manieth user")
+    parser.add_argument("--tolerated", type=float, default=0.05, help="share of bad rows that is left out")
     parser.add_argument(
         "--days", type=int, default=14, help="with fewer the incidents come closer together, 7 at least"
     )
@@ -258,8 +260,9 @@ def main() -> int:
     log = log.filter(pl.col(c.USER).cast(pl.Int64) % asked.users == 0)
     at = asked.conversion_at
     conversion = "" if at is None else f', conversion = [{{ event = "{asked.click}", at_least = {at} }}]'
+    fields = {"click": asked.click, "conversion": conversion, "tolerated": asked.tolerated}
     with tempfile.TemporaryDirectory(prefix="fortnight-") as scratch:
-        result = measure(log, asked.click, conversion, asked.days, asked.folder or Path(scratch) / "fortnight")
+        result = measure(log, fields, asked.days, asked.folder or Path(scratch) / "fortnight")
     print(json.dumps(result, indent=1))
     return 1 if result["faults"] else 0
 
