@@ -1,11 +1,12 @@
 """Ingest, vocabularies, split and batches of a planted log, beside RecBole building its dataset from the same rows.
 
-    python benchmarks/building.py [--events 1000000] [--recbole PYTHON] [--folder DIR]
+    python benchmarks/building.py [--events 1000000] [--threads 1] [--recbole PYTHON] [--folder DIR]
 
 PYTHON: an interpreter with recbole of its own (`pip install recbole==1.2.1 "numpy<2" "pandas<2.2"`). Both get users,
 items, times and the label of each row, RecBole as its atomic text file, which is written beforehand; both split
-globally by time, 80 / 10 / 10, and then walk once through the train rows in shuffled batches of 4,096. One thread each.
-Prints a JSON line for each: wall clock, processor seconds, peak memory and the load.
+globally by time, 80 / 10 / 10, and then walk once through the train rows in shuffled batches of 4,096. Both may use so
+many threads (RecBole's dataset uses one whatever it may). Prints a JSON line for each: wall clock, processor seconds,
+peak memory and the load.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BATCH = 4096
-THREADS = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MKL_NUM_THREADS": "1"}
+THREADS = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "MKL_NUM_THREADS")
 RECBOLE = """
 import json, logging, os, resource, sys, time, warnings
 warnings.filterwarnings("ignore")
 folder, batch = sys.argv[1], int(sys.argv[2])
 sys.argv = sys.argv[:1]
 import torch
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
@@ -54,6 +55,7 @@ print(json.dumps({"seconds": time.perf_counter() - began, "built": built, "rows"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=float, default=1e6)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--recbole")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
@@ -61,6 +63,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(ours(options.child)))
         return
+    os.environ.update(dict.fromkeys(THREADS, str(options.threads)))
     with tempfile.TemporaryDirectory() as aside:
         shop = options.folder or Path(aside) / "shop"
         if not (shop / "shop.toml").exists():
@@ -77,12 +80,21 @@ def main() -> None:
 
 def told(system: str, command: list[str], env: dict[str, str], events: float, cwd: str | None = None) -> None:
     load = os.getloadavg()[0]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **THREADS, **env}, cwd=cwd
-    )
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **env}, cwd=cwd)
     found = json.loads(done.stdout.splitlines()[-1])
     plain = {name: round(value, 2) if isinstance(value, float) else value for name, value in found.items()}
-    print(json.dumps({"system": system, "events": int(events), **plain, "load": round(load, 1)}), flush=True)
+    print(
+        json.dumps(
+            {
+                "system": system,
+                "events": int(events),
+                "threads": os.environ[THREADS[0]],
+                **plain,
+                "load": round(load, 1),
+            }
+        ),
+        flush=True,
+    )
 
 
 def ours(shop: Path) -> dict[str, float]:
