@@ -156,9 +156,19 @@ def folder_of(place: Workspace) -> Path:
     return place.store.path("version", versions.promoted(place).key)
 
 
+def as_operator(machine: Machine, *command: str) -> str:
+    """Run a program of PostgreSQL with the backup's address and password and return what it said."""
+    entrypoint, environment = machine.command("backup")[0], machine.environment("backup")
+    done = subprocess.run(
+        [entrypoint, *command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["service", "unit"])
-def test_a_backup_holds_both_databases_and_the_workspace(composed: Machine, kind: str) -> None:
+def test_a_backup_holds_the_workspace_and_both_databases_which_come_back(composed: Machine, kind: str) -> None:
     command, environment = composed.command("backup"), composed.environment("backup")
     if kind == "unit":
         command, environment = composed.of_unit(units()["kgrec-backup"])
@@ -173,6 +183,12 @@ def test_a_backup_holds_both_databases_and_the_workspace(composed: Machine, kind
             ["pg_restore", "--list", folder / f"{name}.dump"], capture_output=True, text=True, check=True
         )
         assert f"TABLE DATA public {table} kgrec" in listed.stdout
+        back = f"{name}_{kind}"
+        as_operator(composed, "createdb", "--no-password", back)
+        as_operator(composed, "pg_restore", "--clean", "--if-exists", "--dbname", back, str(folder / f"{name}.dump"))
+        ask = ["psql", "--no-password", "--tuples-only", "--command", f"SELECT count(*) FROM {table}", "--dbname"]
+        counted = [int(as_operator(composed, *ask, one)) for one in (name, back)]
+        assert counted[0] == counted[1] > 0, "what was there is there again"
 
 
 @pytest.mark.slow
