@@ -70,7 +70,7 @@ def trained(folder: Path, events: int, items: int) -> dict[str, Any]:
 
     began = time.perf_counter()
     write(Shop.of(events, items=items), folder)
-    overrides = ["training.epochs=1", "training.epoch_steps=30", "training.batch_size=8192", 'tasks=["click"]',
+    overrides = ["training.epochs=1", "training.epoch_steps=40", "training.batch_size=1024", 'tasks=["click"]',
                  "training.relations_every=0", "training.evaluate_every=99"]  # fmt: skip
     run = Run(load_config(folder / "shop.toml", overrides), Workspace(folder / "workspace"), ())
     with run.workspace.hold("benchmark"):
