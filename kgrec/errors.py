@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 _DISK: Final = ("No space left on device", "Disk quota exceeded", "disk is full", "Read-only file system",
                 "readonly database")  # fmt: skip
+_KEPT: Final = "kept for who runs the command ([privacy] user_ids)"
 _ROOM: Final = (
     "free space (`kgrec prune` removes old versions), or name another folder with --workspace; then run again"
 )
@@ -49,6 +50,10 @@ class KgrecError(Exception):
 
     exit_status = 1
 
+    def for_others(self, *, examples: bool = False) -> str:
+        """Return what a server's states and a webhook may say, where others read along. examples: also of the input."""
+        return str(self)
+
 
 class InputError(KgrecError):
     """The user's input is wrong. Carries every problem that was found, not just the first."""
@@ -60,6 +65,18 @@ class InputError(KgrecError):
         if not self.problems:
             raise ValueError("an InputError needs at least one problem")
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def for_others(self, *, examples: bool = False) -> str:
+        """Return all problems; without examples, which may be rows of people, unless they are allowed.
+
+        >>> print(InputError(Problem("log.csv", "blank item", "fill it in", 1, "user ann")).for_others())
+        log.csv: blank item (1 time)
+          example: kept for who runs the command ([privacy] user_ids)
+          remedy:  fill it in
+        """
+        if examples:
+            return str(self)
+        return "\n".join(str(replace(one, example=_KEPT) if one.example else one) for one in self.problems)
 
 
 class UnreachableError(InputError):

@@ -16,14 +16,15 @@ _DIGITS = 12
 
 
 class PrivacyConfig(BaseModel):
-    """How reports name people."""
+    """How people are named where others read along."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     user_ids: bool = Field(
         default=False,
         description="whether reports (and MLflow's copies of them) name the users of their examples by id; "
-        "false: by a hash with a salt that the workspace keeps to itself",
+        "false: by a hash with a salt that the workspace keeps to itself; and whether Prefect's states and the webhook "
+        "repeat the example value of a fault of the input",
     )
 
 

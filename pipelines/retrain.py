@@ -57,10 +57,11 @@ def retrain_loaded(loaded: LoadedConfig, place: Workspace) -> State[Any]:
             if config.retention.automatic:
                 _tidy(config.retention, place)
     except KgrecError as fault:
-        notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {fault}", {})
-        return Failed(message=str(fault))
+        what = fault.for_others(examples=config.privacy.user_ids)
+        notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {what}", {})
+        return Failed(message=what)
     except Exception as fault:
-        what = f"{type(fault).__name__}: {fault}"
+        what = f"{type(fault).__name__}" + (f": {fault}" if config.privacy.user_ids else "; the worker's log says more")
         notify(config.notify, Happening.FAILURE, name, f"{name}: the run failed: {what}", {})
         raise
     verdict, version = result.released.verdict, result.released.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from prefect import Task, flow, task
@@ -22,25 +23,28 @@ WATCHED = ScheduleConfig(retries=0)
 
 def run_flow(context: Run, until: str = STAGES[-1], schedule: ScheduleConfig = WATCHED) -> Any:
     """Run the chain up to a stage as a flow, and return what `kgrec.stages.run_chain` returns."""
-    return as_flow(f"kgrec-{context.config.name}", lambda call: run_chain(context, call, until), schedule)
+    return as_flow(f"kgrec-{context.config.name}", lambda call: run_chain(context, call, until), schedule,
+                   examples=context.config.privacy.user_ids)  # fmt: skip
 
 
 def as_flow(
-    name: str, work: Callable[[Callable[..., Any]], Any], schedule: ScheduleConfig = WATCHED
+    name: str, work: Callable[[Callable[..., Any]], Any], schedule: ScheduleConfig = WATCHED, *, examples: bool = False
 ) -> Any:  # fmt: skip
     """Do work as a flow and return its answer. work gets a `call`, which makes a task of each step.
 
     schedule: how often a step is tried again after a fault that may pass, and how long the whole may take. An error
-    comes out as it was raised; TimeoutError when the time is over.
+    comes out as it was raised; the states that Prefect keeps of it repeat example values of the input only where
+    `examples` allows it. TimeoutError when the time is over.
     """
     kept: list[Any] = []
     faults: list[KgrecError] = []
+    state_of = partial(_kept_or_failed, kept, faults, examples)
     retry: dict[str, Any] = {"retries": schedule.retries, "retry_condition_fn": _may_pass}
     retry |= {"retry_delay_seconds": schedule.waits} if schedule.waits else {}
 
     def call(name: str, stage: Callable[..., T], *arguments: Any) -> T:
         def body() -> State[None] | None:
-            return _kept_or_failed(kept, faults, lambda: stage(*arguments), to_retry=bool(schedule.retries))
+            return state_of(lambda: stage(*arguments), to_retry=bool(schedule.retries))
 
         state = task(name=name, cache_policy=NO_CACHE, persist_result=False, **retry)(body)(return_state=True)
         if faults:
@@ -51,7 +55,7 @@ def as_flow(
         return answer
 
     def whole() -> State[None] | None:
-        return _kept_or_failed(kept, faults, lambda: work(call))
+        return state_of(lambda: work(call))
 
     timed = flow(name=name, persist_result=False, timeout_seconds=schedule.timeout_seconds)(whole)
     state = timed(return_state=True)
@@ -63,7 +67,7 @@ def as_flow(
 
 
 def _kept_or_failed(
-    kept: list[Any], faults: list[KgrecError], work: Callable[[], Any], *, to_retry: bool = False
+    kept: list[Any], faults: list[KgrecError], examples: bool, work: Callable[[], Any], *, to_retry: bool = False
 ) -> State[None] | None:
     """Keep the answer, or keep the fault and return a failed state: Prefect records it without a traceback.
 
@@ -76,7 +80,7 @@ def _kept_or_failed(
             raise
         if not faults:
             faults.append(fault)
-        return Failed(message=str(fault))
+        return Failed(message=fault.for_others(examples=examples))
     return None
 
 

@@ -25,6 +25,7 @@ from kgrec.data.interactions import InteractionsConfig
 from kgrec.errors import InputError, UnreachableError, WorkspaceBusyError
 from kgrec.schedule import ScheduleConfig, may_pass
 from kgrec.serving.versions import read_registry
+from kgrec.stages import run
 from kgrec.workspace import Workspace
 from tests import worlds
 from tests.calling import KGREC, as_json, call
@@ -204,6 +205,33 @@ def test_a_failure_is_told(flows: Any, tmp_path: Path) -> None:
     assert state.is_failed()
     assert [body["event"] for body in told] == ["failure"]
     assert "gone.csv" in str(told[0]["text"])
+
+
+def said_by_prefect() -> str:
+    """Return all states that the server keeps of flows and tasks, and their logs."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        kept = [*client.read_flow_runs(), *client.read_task_runs(), *client.read_logs()]
+    return "\n".join(one.model_dump_json() for one in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allowed", [False, True])
+def test_an_example_of_a_bad_row_stays_with_who_runs_the_command(flows: Any, tmp_path: Path, allowed: bool) -> None:
+    from pipelines.retrain import retrain
+
+    person, log = f"person-{allowed}", tmp_path / "log.csv"
+    log.write_text(f"user,item,event,value,timestamp\n{person},,rating,5,1704067200\nu00,i00,rating,5,1704067200\n")
+    with pytest.raises(InputError, match=person):
+        run(worlds.TINY, tmp_path / "by hand", overrides=[f'interactions.path="{log}"'])
+    with listener() as (url, told):
+        words = [f'notify.url="{url}"', f'interactions.path="{log}"', f"privacy.user_ids={str(allowed).lower()}"]
+        state = retrain(str(worlds.TINY), str(tmp_path / "workspace"), words, return_state=True)
+    assert state.is_failed()
+    assert "log.csv" in str(state.message)
+    outside = [str(state.message), str(told[0]["text"]), said_by_prefect()]
+    assert [person in text for text in outside] == [allowed] * 3
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ class Vocabulary:
         if table[ID].null_count() or table[ROW].null_count():
             faults.append(f"{table[ID].null_count()} null ids and {table[ROW].null_count()} null rows")
         if table[ID].n_unique() != table.height:
-            faults.append(f"an id stands twice, such as {table.filter(table[ID].is_duplicated())[ID][0]!r}")
+            faults.append(f"an id stands twice, such as that of row {table.filter(table[ID].is_duplicated())[ROW][0]}")
         if not table[ROW].equals(pl.Series(ROW, range(table.height), dtype=ROW_TYPE)):
             faults.append("rows are not 0, 1, 2, ... without a gap")
         if faults:
