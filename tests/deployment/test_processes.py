@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.data.test_postgresql import INSTALL, program
 from tests.deployment.composing import order
 from tests.deployment.machine import AUTH, PATIENCE_SECONDS, Machine, machine_in
 from tests.deployment.units import units
+from tests.test_notify import listener
 from tests.test_tracking import KEY, record
 
 PERSON = "u01"
@@ -83,15 +85,34 @@ def run_now(machine: Machine) -> Any:
     return state_of(machine, run["id"])
 
 
+@contextmanager
+def telling(machine: Machine, *changes: tuple[str, str]) -> Iterator[list[dict[str, object]]]:
+    """Let the config name a webhook, and say something else besides; yield what arrives there."""
+    config = machine.places.folders["/etc/kgrec"] / "tiny.toml"
+    before = config.read_text()
+    with listener() as (url, told):
+        text = before + f'\n[notify]\nurl = "{url}"\n'
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        config.write_text(text)
+        try:
+            yield told
+        finally:
+            config.write_text(before)
+
+
 @pytest.mark.slow
 def test_a_night_from_the_schedule_to_a_served_version(composed: Machine) -> None:
     assert composed.ask("8000", "/readyz")[0] == 503, "nothing is promoted yet"
     path = "/api/deployments/name/kgrec-retrain/tiny"
     assert composed.ask("4200", path)[0] == 401, "Prefect wants its password"
-    state = run_now(composed)
+    with telling(composed) as told:
+        state = run_now(composed)
     assert (state["type"], state["message"]) == ("COMPLETED", "version 1 is promoted"), (
         state["message"] + composed.running["worker"].said()
     )
+    assert not told, "a good night is nobody's business"
 
     workspace = composed.places.folders["/var/lib/kgrec"] / "workspace"
     assert not (workspace / "mlflow.db").exists(), "the run is in MLflow's server"
@@ -111,6 +132,17 @@ def test_a_night_from_the_schedule_to_a_served_version(composed: Machine) -> Non
     assert composed.ask("8000", "/v1/recommend", wish)[0] == 401
     status, answer = composed.ask("8000", "/v1/recommend", wish, Authorization=f"Bearer {composed.token}")
     assert (status, answer["version"], len(answer["items"])) == (200, "1", 3)
+
+
+@pytest.mark.slow
+def test_a_worker_tells_of_a_bad_night(composed: Machine) -> None:
+    served = composed.ask("8000", "/healthz")
+    with telling(composed, ('path = "tiny/ratings.csv"', 'path = "tiny/gone.csv"')) as told:
+        state = run_now(composed)
+    assert state["type"] == "FAILED"
+    assert [(body["event"], body["name"]) for body in told] == [("failure", "tiny")]
+    assert "gone.csv" in str(told[0]["text"])
+    assert composed.ask("8000", "/healthz") == served, "what was promoted is served on"
 
 
 @pytest.mark.slow
