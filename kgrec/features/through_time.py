@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -15,7 +15,7 @@ from kgrec.features.of_share import World, columns_read
 from kgrec.features.shares import Slice
 from kgrec.features.spans import Sight
 from kgrec.features.state import ViewState, before, carry_on, codes_of, with_tail
-from kgrec.features.view import FeatureView
+from kgrec.features.view import LABELLED, FeatureView
 from kgrec.features.windows import values_as_of
 
 _AT = "__at"
@@ -29,42 +29,50 @@ class SlicesOfView:
     view: FeatureView
     slices: Sequence[Slice]
     at_once: int
+    _last: list[ViewState] = field(default_factory=list)
 
     def rows(self) -> Iterator[pl.DataFrame]:
-        """Yield `__row` and the view's columns of all labelled rows, in some order."""
-        for number, sighting in enumerate(SIGHTINGS):
-            state = ViewState(self.slices[0].low)
-            for part in self.slices:
-                seen = self._sources(part, pl.col(PART).is_in(sighting.sources))
-                sources = with_tail(self.view, state, seen)
-                for asked in self._asked(number, part):
-                    yield self._described(number, state, sources, asked)
-                state = carry_on(self.view, state, seen, part.high)
+        """Yield `__row` and the view's columns of all labelled rows, in some order; then `latest` is known."""
+        states = [ViewState(self.slices[0].low)] * (len(SIGHTINGS) + 1)
+        for part in self.slices:
+            read = self.world.log.read(columns_read([self.view]), part.chosen)
+            own = read.filter(pl.col(SOURCE) == self.view.source.name).drop(ROW).sort(TIME, maintain_order=True)
+            shown = read.filter(pl.col(SOURCE) == LABELLED.name)
+            for number, sighting in enumerate(SIGHTINGS):
+                seen = own.filter(pl.col(PART).is_in(sighting.sources))
+                sources = with_tail(self.view, states[number], seen)
+                for asked in self._asked(number, part, shown):
+                    yield self._described(number, states[number], sources, asked)
+                states[number] = carry_on(self.view, states[number], seen, part.high)
+            states[-1] = carry_on(self.view, states[-1], own, min(part.high, self.world.end))
+        self._last.append(states[-1])
 
     def latest(self) -> LatestView:
-        """Return the view's value per key as of just after the last row of all."""
-        state = ViewState(self.slices[0].low)
-        for part in self.slices:
-            until = min(part.high, self.world.end)
-            state = carry_on(self.view, state, self._sources(part, pl.lit(True)), until)
+        """Return the view's value per key as of just after the last row of all, once all rows were taken."""
         rates = self.world.rates[self.view.source.name].at_end()
-        return latest_of_state(self.view, state, {kind: float(rate[0]) for kind, rate in rates.items()})
+        return latest_of_state(self.view, self._last[-1], {kind: float(rate[0]) for kind, rate in rates.items()})
 
-    def _sources(self, part: Slice, seen: pl.Expr) -> pl.DataFrame:
-        found = self.world.log.read(columns_read([self.view]), part.chosen & seen)
-        return found.filter(pl.col(SOURCE) == self.view.source.name).drop(ROW).sort(TIME, maintain_order=True)
+    def _asked(self, number: int, part: Slice, shown: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the labelled rows that are described as of an instant of the slice, and that instant.
 
-    def _asked(self, number: int, part: Slice) -> Iterator[pl.DataFrame]:
-        """Yield the labelled rows that are described as of an instant of the slice, and that instant."""
-        at = self.world.span.asked_at(number)
-        chosen = pl.col(PART).is_in(SIGHTINGS[number].targets) & at.is_between(part.low, part.high, closed="left")
+        shown: those of the slice's own time. Rows of another time are described there only where their sight ends, and
+        undated ones in the first slice.
+        """
+        at, span = self.world.span.asked_at(number), self.world.span
+        inside = at.is_between(part.low, part.high, closed="left")
+        chosen = pl.col(PART).is_in(SIGHTINGS[number].targets) & inside
+        found = shown.filter(chosen)
+        if found.height:
+            yield found.with_columns(at.alias(_AT))
+        end = span.ends[number]
+        if part.low != self.slices[0].low and (end is None or not part.low <= end + 1 < part.high):
+            return
+        elsewhere = chosen & part.chosen.not_().fill_null(True)
         needed = columns_read([self.view])
-        for start in range(0, self.world.span.labelled, self.at_once):
-            found = self.world.log.labelled_where(
-                needed, lambda rows: rows.filter(chosen), start, self.at_once
-            ).with_columns(at.alias(_AT))
+        for start in range(0, span.labelled, self.at_once):
+            found = self.world.log.labelled_where(needed, lambda rows: rows.filter(elsewhere), start, self.at_once)
             if found.height:
-                yield found
+                yield found.with_columns(at.alias(_AT))
 
     def _described(self, number: int, state: ViewState, sources: pl.DataFrame, asked: pl.DataFrame) -> pl.DataFrame:
         at = asked[_AT].to_numpy()
