@@ -12,6 +12,7 @@ import torch
 from kgrec.model.network import NetworkConfig
 from kgrec.row_files import RowFile
 from kgrec.training import exposures as of_exposures
+from kgrec.training import tasks
 from kgrec.training.exposures import Exposures, TowerTask
 from kgrec.training.mapped_rows import MappedRows
 from kgrec.training.step import Step
@@ -76,3 +77,18 @@ def test_a_large_batch_is_looked_at_in_parts_and_gives_its_gradient(monkeypatch:
     assert found[0][1].keys() == found[1][1].keys()
     for name, gradient in found[0][1].items():
         torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_large_batch_against_sampled_items_is_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, data, _ = tastes()
+    found = []
+    for most in (10_000, 70):
+        monkeypatch.setattr(tasks, "_SAMPLED_ROWS", most)
+        network = make_network(shape, NetworkConfig(dimensions=8), data, seed=1).eval()
+        (task,) = make_tasks(shape, replace(data, triples_T3=None), TaskConfig(full_softmax_items=0, sampled_items=16))
+        batch = next(iter(task.batches(torch.Generator().manual_seed(0), 1)))
+        step = Step(network, [(task, batch)])
+        step.losses["retrieval"].backward()  # type: ignore[no-untyped-call]
+        found.append((step.losses["retrieval"], network.tables.users_UD.grad))
+    assert len(batch[0]) == 300
+    torch.testing.assert_close(found[0], found[1])
