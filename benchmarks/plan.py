@@ -75,10 +75,10 @@ def plan(world: World, slopes: Mapping[str, Any]) -> list[Cost]:
     for name in ("ingest", "split", "features"):
         kept[name] = world.events * slopes[name]["bytes_per_event"]
         spent[name] = world.events * slopes[name]["processor_seconds_per_event"]
-    learn, graph, index = slopes["train"], slopes["graph"], slopes["index"]
+    learn, graph, index, features = (slopes[name] for name in ("train", "graph", "index", "features"))
     a_step = edges * learn["processor_seconds_per_edge"] + world.nodes * learn["processor_seconds_per_node"]
     held = {
-        "features": world.events * slopes["features"]["memory_per_event"],
+        "features": ids + features["bytes_whatever_the_log"] + world.events * features["bytes_of_a_column_per_event"],
         "graph": world.triples * graph["memory_per_triple"],
         "train": tables * (COPIES + LAYERS) + edges * EDGE_BYTES,
         "index": 2 * world.items * index["bytes_per_item"],
@@ -86,7 +86,7 @@ def plan(world: World, slopes: Mapping[str, Any]) -> list[Cost]:
     return [
         Cost("ingest", kept["ingest"], spent["ingest"], streamed, "streams; the ids that were seen"),
         Cost("split", kept["split"], spent["split"], streamed, "streams; the vocabularies"),
-        Cost("features", kept["features"], spent["features"], held["features"], "the columns of all rows"),
+        Cost("features", kept["features"], spent["features"], held["features"], "streams; one column, the ids"),
         Cost("graph", world.triples * graph["bytes_per_triple"],
              world.triples * graph["processor_seconds_per_triple"], held["graph"], "all triples"),
         Cost("train", tables, EPOCHS * STEPS * a_step, held["train"],
@@ -130,10 +130,9 @@ assumed prices. Every core is taken to do what one did here; the network between
 **What breaks first.** The memory of `{widest.stage}`: {widest.memory / 1e9:,.0f} GB, {widest.machines} machines.
 The most work is `{longest.stage}`, {100 * longest.seconds / everything:.0f} % of the processor hours.
 
-**What has to be built for it.** `features` must write its columns share by share instead of holding them. `train`
-must shard its tables, and sample or cache the propagation: now every step goes over all edges. `graph`
-must stream its triples. `ingest` and `split` run as they are; with one file a day, days can be parsed on
-several machines.
+**What has to be built for it.** `train` must shard its tables, and sample or cache the propagation: now every
+step goes over all edges. `graph` must stream its triples. `ingest`, `split` and `features` run as they are; with one
+file a day, days can be parsed on several machines.
 
 ## What it rests on
 
