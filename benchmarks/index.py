@@ -71,7 +71,7 @@ def trained(folder: Path, events: int, items: int) -> dict[str, Any]:
     began = time.perf_counter()
     write(Shop.of(events, items=items), folder)
     overrides = ["training.epochs=1", "training.epoch_steps=40", "training.batch_size=1024", 'tasks=["click"]',
-                 "training.relations_every=0", "training.evaluate_every=99"]  # fmt: skip
+                 "training.relations_every=0", "split.validation=0.002", "split.test=0.002"]  # fmt: skip
     run = Run(load_config(folder / "shop.toml", overrides), Workspace(folder / "workspace"), ())
     with run.workspace.hold("benchmark"):
         ingested = prepare.ingest(run)
