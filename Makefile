@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test install check clean
+.PHONY: run test test-distributed install check clean
 
 # The stamps are files, so an unchanged pyproject.toml and constraints.txt install nothing again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -15,6 +15,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
+$(VENV)/installed-distributed: $(VENV)/installed-dev requirements/torchrec-cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/torchrec-cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]' --constraint constraints.txt
+	@touch $@
+
 install: $(VENV)/installed
 
 run: $(VENV)/installed
@@ -22,6 +27,10 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What needs TorchRec or Ray: `make test` goes without them. Here nothing may be skipped.
+test-distributed: $(VENV)/installed-distributed
+	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed tests
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

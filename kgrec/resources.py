@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class TaskRunner(StrEnum):
+    """Where the files of a log that comes in several are parsed."""
+
+    SEQUENTIAL = "sequential"
+    THREADS = "threads"
 
 
 class ResourcesConfig(BaseModel):
@@ -18,6 +26,11 @@ class ResourcesConfig(BaseModel):
         description="Memory (MB, 10^6 bytes, >= 1) for what would otherwise grow with the log: its rows are looked at "
         "so many at a time, by key or by time, that they fit. Libraries, vocabularies, the graph and the model come "
         "on top.",
+    )
+    task_runner: TaskRunner = Field(
+        TaskRunner.SEQUENTIAL,
+        description="Where commands parse the files of a log that comes in several (a glob, as one a day): one after "
+        "the other, or each a Prefect task on threads of this process.",
     )
 
     def rows(self, bytes_of_a_row: int) -> int:

@@ -15,6 +15,7 @@ from kgrec.chain.context import Run
 from kgrec.errors import KgrecError
 from kgrec.schedule import ScheduleConfig, may_pass
 from kgrec.stages import STAGES, run_chain
+from pipelines.partitions import parse_all_on
 
 T = TypeVar("T")
 WATCHED = ScheduleConfig(retries=0)
@@ -23,6 +24,7 @@ WATCHED = ScheduleConfig(retries=0)
 
 def run_flow(context: Run, until: str = STAGES[-1], schedule: ScheduleConfig = WATCHED) -> Any:
     """Run the chain up to a stage as a flow, and return what `kgrec.stages.run_chain` returns."""
+    context.parse_all = parse_all_on(context.config.resources.task_runner)
     return as_flow(f"kgrec-{context.config.name}", lambda call: run_chain(context, call, until), schedule,
                    examples=context.config.privacy.user_ids)  # fmt: skip
 

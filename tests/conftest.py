@@ -7,8 +7,11 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,23 @@ from tests.calling import leave_prefect_out  # noqa: E402
 
 _ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
               ("model_versions", "storage_location"))  # fmt: skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """With KGREC_NOTHING_SKIPPED set, a test that is skipped has failed: what it needs was to be installed."""
+    report = yield
+    if report.skipped and os.environ.get("KGREC_NOTHING_SKIPPED"):
+        report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One cluster of Ray on this machine for all tests that ask for one; skipped where Ray is not installed."""
+    pytest.importorskip("ray", reason='pip install "kgrec[ray]"')
+    with import_module("kgrec.training.distributed.ray_train").cluster(2):
+        yield
 
 
 @pytest.fixture(scope="session")

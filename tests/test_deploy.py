@@ -9,26 +9,33 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
 from feature_store.catalog import VIEWS
+from kgrec.chain.context import Run
 from kgrec.config import load_config
 from kgrec.data.ingest import input_digests
 from kgrec.data.interactions import InteractionsConfig
+from kgrec.data.partitions import Parsing, parse_in_turn
 from kgrec.errors import InputError, UnreachableError, WorkspaceBusyError
+from kgrec.resources import TaskRunner
 from kgrec.schedule import ScheduleConfig, may_pass
 from kgrec.serving.versions import read_registry
 from kgrec.stages import run
 from kgrec.workspace import Workspace
 from tests import worlds
 from tests.calling import KGREC, as_json, call
+from tests.data.ingesting import run as run_ingest
+from tests.data.ingesting import table
+from tests.data.test_partitions import LOG, write_days
 from tests.test_notify import listener
 
 PATIENCE_SECONDS = 150
@@ -193,6 +200,59 @@ def test_a_run_that_takes_too_long_is_stopped(flows: Any) -> None:
     with pytest.raises(TimeoutError):
         flows("t", lambda call: call("stage", lambda: time.sleep(20)), ScheduleConfig(timeout_minutes=0.5 / 60))
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TaskRunner)
+def test_files_parsed_as_mapped_tasks_give_the_same_tables(
+    name: TaskRunner, flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import partitions
+
+    parse_all = partitions.parse_all_on(name)
+    asked: list[int] = []
+
+    def counted(parsings: Sequence[Parsing]) -> None:
+        asked.append(len(parsings))
+        parse_all(parsings)
+
+    write_days(tmp_path, 5)
+    monkeypatch.setattr(partitions, "_MOST_TASKS", 3)  # so that a task has two files
+    tables = ("events", "users", "items", "quarantine")
+    expected_facts = run_ingest(tmp_path, LOG)
+    expected = [table(tmp_path, one).serialize() for one in tables]
+    facts = flows("t", lambda call: call("ingest", lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted)))
+    assert facts == expected_facts
+    assert [table(tmp_path, one).serialize() for one in tables] == expected
+    (tmp_path / "day-4.csv").unlink()
+    run_ingest(tmp_path, LOG)
+    flows("t", lambda call: call("ingest", lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted)))
+    assert asked == [5], "what was parsed before is not parsed again"
+    written = [
+        {path.name: path.read_bytes() for path in (tmp_path / scratch).rglob("*.arrow")} for scratch in ("scratch", "a")
+    ]
+    assert written[0] == written[1]
+    gone = Parsing(pl.scan_parquet(tmp_path / "gone.parquet"), tmp_path / "none.arrow", 10)
+    with pytest.raises(FileNotFoundError):
+        flows("t", lambda call: call("ingest", lambda: parse_all([gone])))
+
+
+@pytest.mark.slow
+def test_the_task_runner_of_the_config_parses_the_log_of_a_run(flows: Any, tmp_path: Path) -> None:
+    from pipelines.train import run_flow
+
+    write_days(tmp_path, 2)
+    config = (
+        'name = "days"\n[interactions]\npath = "day-*.csv"\ntolerated = 0.5\n[resources]\ntask_runner = "threads"\n'
+    )
+    (tmp_path / "days.toml").write_text(config)
+    context = Run(load_config(tmp_path / "days.toml"), Workspace(tmp_path / "w"), VIEWS)
+    run_flow(context, "ingest")
+    assert context.parse_all is not parse_in_turn
+    context = Run(load_config(tmp_path / "days.toml", ["resources.task_runner=sequential"]), context.workspace, VIEWS)
+    run_flow(context, "ingest")
+    assert context.parse_all is parse_in_turn
+    assert context.reports["ingest"].cached, "where the files are parsed changes no table"
 
 
 @pytest.mark.slow

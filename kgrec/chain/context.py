@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kgrec.artifacts import Artifact
 from kgrec.config import LoadedConfig, RunConfig
+from kgrec.data.partitions import ParseAll, parse_in_turn
 from kgrec.features.declarations import Declaration
 from kgrec.training.distributed.launch import Launch
 from kgrec.training.reproducible import reproducible
@@ -47,7 +48,7 @@ class StageReport:
 
 @dataclass
 class Run:
-    """One run of the chain: its config, its workspace, the declared features, who hears of progress, and who trains."""
+    """One run of the chain: config, workspace, declared features, who hears of progress, who trains, who parses."""
 
     loaded: LoadedConfig
     workspace: Workspace
@@ -55,6 +56,7 @@ class Run:
     progress: Callable[[StageProgress], None] = no_progress
     reports: dict[str, StageReport] = field(default_factory=dict)
     launch: Launch = field(default_factory=Launch)
+    parse_all: ParseAll = parse_in_turn
 
     @property
     def config(self) -> RunConfig:

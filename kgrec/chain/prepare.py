@@ -68,6 +68,7 @@ def ingest(run: Run) -> Artifact:
             split_column=split_column,
             progress=run.tell("ingest"),
             resources=config.resources,
+            parse_all=run.parse_all,
         )
         left_out = leave_out(out, stones)
         if left_out.get(LEFT_OUT):

@@ -61,7 +61,7 @@ def train_alone(
         update={"num_users": 0, "num_items": 0, "num_entities": 0, "num_relations": 0}
     )
     towers = network.config.towers.model_copy(update={"reads": Reads.NOTHING, "cross_compress": 0})
-    config = network.config.model_copy(update={"layers": 0, "towers": towers})
+    config = network.config.model_copy(update={"layers": 0, "propagation": "exact", "towers": towers})  # no vectors
     rows = TrainingData(GraphEdges.empty(), exposures=data.exposures)
     plain = make_network(shape, config, rows, seed)
     calm = training.model_copy(update={"schedule": "together", "knowledge": Knowledge.JOINT, "relations_every": 0})

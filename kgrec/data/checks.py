@@ -15,7 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from kgrec.columns import LINE, QUARANTINE_SCHEMA, REASON, SOURCE
-from kgrec.data.partitions import computed_by_partition
+from kgrec.data.partitions import ParseAll, computed_by_partition, parse_in_turn
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
 from kgrec.errors import InputError, Problem, UnreachableError
 from kgrec.graph.merging import repeated
@@ -57,11 +57,15 @@ class Sifted:
 
 @dataclass
 class Findings:
-    """Everything that was found wrong during one ingest. `quarantine` is where a refusal writes the bad rows."""
+    """Everything that was found wrong during one ingest. `quarantine` is where a refusal writes the bad rows.
+
+    parse_all: what parses the files of a log that comes in several.
+    """
 
     scratch: Path
     quarantine: Path
     resources: ResourcesConfig = DEFAULT
+    parse_all: ParseAll = parse_in_turn
     problems: list[Problem] = field(default_factory=list)
     unreachable: bool = False
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -133,7 +137,7 @@ def sift(
     wanted = {SOURCE_OF_ROW: pl.col(SOURCE_OF_ROW), _ALIKE: key.hash(seed=0), **values}
     with reading(table.name):
         if table.partitions and keep is not None:
-            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP)
+            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP, findings.parse_all)
         else:
             path = findings.aside()
             table.frame.select(**wanted).sink_ipc(path, maintain_order=True, record_batch_size=ROW_GROUP)

@@ -36,6 +36,7 @@ from kgrec.data.interactions import Log, read_interactions
 from kgrec.data.knowledge import Knowledge, KnowledgeConfig
 from kgrec.data.links import Links, entities_of, read_links
 from kgrec.data.naming import link_by_name, link_facts
+from kgrec.data.partitions import ParseAll, parse_in_turn
 from kgrec.data.roles import InteractionsConfig
 from kgrec.data.side_tables import ItemsConfig, UsersConfig, read_items, read_users
 from kgrec.data.sources import digest_of, digest_of_files
@@ -70,18 +71,19 @@ def ingest(
     split_column: str | None,
     progress: Callable[[str], None],
     resources: ResourcesConfig = DEFAULT,
+    parse_all: ParseAll = parse_in_turn,
 ) -> dict[str, Any]:
     """Read all inputs and write the canonical tables into the folder `out`; return facts about them.
 
     `base` is where relative paths start, `scratch` a folder for what is needed on the way, `now` (aware) the instant
     from which a day later is the future, `split_column` the column that says train, validation or test, `resources`
-    how much of the log may be in memory at a time. Writes
+    how much of the log may be in memory at a time, `parse_all` what parses the files of a log in several. Writes
     events, exposures (where there are impressions), users, items, triples, links, labels and quarantine (.parquet).
     Raises InputError with the problems of all inputs; the bad rows are then in the file `quarantine`.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    findings = Findings(scratch, quarantine, resources)
+    findings = Findings(scratch, quarantine, resources, parse_all)
     log = _read_log(interactions, base, findings, now, split_column, progress)
     user_table, item_table = _read_side_tables(users, items, base, findings, progress)
     judged = not findings.problems

@@ -121,7 +121,7 @@ def materialise(source: TableSource, base: Path, scratch: Path) -> Table:
     problems: list[Problem] = []
     for file, name in zip(files, names, strict=True):
         try:
-            frames.append(_scan(file, name, scratch))
+            frames.append(_scan(file.absolute(), name, scratch.absolute()))  # whoever parses may stand elsewhere
         except InputError as error:
             problems += error.problems
     if problems:

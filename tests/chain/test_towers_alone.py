@@ -6,9 +6,12 @@ import pytest
 
 from feature_store.catalog import VIEWS
 from kgrec.artifacts import load_artifact
+from kgrec.chain.context import Run
 from kgrec.chain.learn import load_network
+from kgrec.config import load_config
 from kgrec.model.towers import Reads
-from kgrec.stages import RunResult, run
+from kgrec.stages import RunResult, run, run_chain
+from kgrec.workspace import Workspace
 from tests import worlds
 
 
@@ -35,3 +38,11 @@ def test_the_towers_are_left_as_they_are_when_switched_off(tmp_path) -> None:
     assert trained(off).facts["towers"] == {}
     nothing = run(worlds.TINY, tmp_path / "n", views=VIEWS, overrides=[*short, 'model.towers.reads="nothing"'])
     assert trained(nothing).facts["towers"] == {}
+
+
+def test_towers_alone_train_beside_sampled_propagation(tmp_path) -> None:
+    changes = ["training.epochs=2", "training.evaluate_every=1", "model.propagation=sampled"]
+    learned = run_chain(Run(load_config(worlds.TINY, changes), Workspace(tmp_path), VIEWS), until="train")
+    told = learned.facts["towers"]
+    assert told["kept"] in ("alone", "joint")
+    assert told["alone_auc"] > 0.5

@@ -28,7 +28,9 @@ def config_of(name: str, **changes: Any) -> TrainingConfig:
                           **changes)  # type: ignore[arg-type]  # fmt: skip
 
 
-@pytest.fixture(params=sorted(TABLES))
+@pytest.fixture(params=[
+    pytest.param(name, marks=[pytest.mark.distributed] * (name != "local")) for name in sorted(TABLES)
+])  # fmt: skip
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     """A holder's name, in a process group of one."""
     try:

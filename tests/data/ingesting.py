@@ -12,6 +12,7 @@ import polars as pl
 from kgrec.data.ingest import ingest
 from kgrec.data.interactions import InteractionsConfig
 from kgrec.data.knowledge import KnowledgeConfig
+from kgrec.data.partitions import ParseAll, parse_in_turn
 from kgrec.data.side_tables import ItemsConfig, UsersConfig
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
@@ -28,6 +29,7 @@ def run(
     split_column: str | None = None,
     out: str = "out",
     scratch: str = "scratch",
+    parse_all: ParseAll = parse_in_turn,
 ) -> dict[str, Any]:
     """Ingest what lies in `base`; tables go to base/out, refused rows to base/refused.parquet."""
     return ingest(
@@ -36,7 +38,7 @@ def run(
         None if items is None else ItemsConfig.model_validate(items),
         None if knowledge is None else KnowledgeConfig.model_validate(knowledge),
         base=base, out=base / out, quarantine=base / "refused.parquet", scratch=base / scratch, now=NOW,
-        split_column=split_column, progress=lambda _: None,
+        split_column=split_column, progress=lambda _: None, parse_all=parse_all,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,13 @@ from torch import Tensor
 from kgrec.errors import InputError
 from kgrec.model.conversion import CONVERSIONS, ConversionName
 from kgrec.model.layers import ByteDropout
-from kgrec.training.distributed.launch import LAUNCHERS, Launch, WorkersLostError, launcher_of
+from kgrec.training.distributed.launch import LAUNCHERS, Launch, LauncherName, WorkersLostError, launcher_of
 from kgrec.training.link_task import LinkLoss
 from kgrec.training.step import _OfTheWhole
 from kgrec.training.tasks import TaskConfig, make_network, make_tasks
 from kgrec.training.world import ALONE, World
 from tests.training.resume_script import CONFIG, run
-from tests.training.together_script import ADAGRAD, BALANCERS, DIES_AFTER, HALF, SAMPLED, SHORT
+from tests.training.together_script import ADAGRAD, BALANCERS, DIES_AFTER, HALF, SAMPLED, SHARDINGS, SHORT
 from tests.training.worlds_of_tensors import SMALL, exposures, tastes
 
 SCRIPT = "tests.training.together_script"
@@ -127,50 +128,81 @@ def test_conversion_of_clicked_rows_weighs_by_clicks() -> None:
     assert ConversionName.CLICKED_ONLY in CONVERSIONS  # else the case above is not covered any more
 
 
-@pytest.fixture(scope="module", params=sorted(LAUNCHERS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left, of which the leader died once; by every launcher that is installed."""
-    made = tmp_path_factory.mktemp("together")
-    launch = Launch(launcher=request.param, processes=2, restarts=1)
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=[pytest.mark.distributed] * (name is LauncherName.RAY)) for name in sorted(LAUNCHERS)
+])  # fmt: skip
+def launcher(request: pytest.FixtureRequest) -> LauncherName:
+    """Every launcher that is installed."""
+    name: LauncherName = request.param
     try:
-        start = launcher_of(launch.launcher)
+        launcher_of(name)
     except InputError as missing:
         pytest.skip(f"cannot be tested here: {missing}")
-    start(launch, SCRIPT, made)
-    return made
+    if name is LauncherName.RAY:
+        request.getfixturevalue("ray_cluster")
+    return name
+
+
+def two_processes(launcher: LauncherName, parts: Sequence[str], folder: Path) -> Path:
+    """Let two processes do parts of the script, and return where they left what came of it."""
+    job = folder / "job.json"
+    job.write_text(json.dumps(parts))
+    launcher_of(launcher)(Launch(launcher=launcher, processes=2, restarts=1), SCRIPT, job)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def histories(folder: Path) -> dict[str, list[dict[str, float]]]:
-    assert (folder / "died").exists(), "nobody died, so nothing was survived"
+def folder(launcher: LauncherName, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left, of which the leader died once."""
+    parts = ["survived", *(["shared_out"] if launcher is LauncherName.RAY and find_spec("torchrec") else [])]
+    return two_processes(launcher, parts, tmp_path_factory.mktemp("survived"))
+
+
+@pytest.fixture(scope="module")
+def shared_out(
+    launcher: LauncherName, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What two processes left that hold a part of the tables each; by Ray in the same start, for its own costs most."""
+    pytest.importorskip("torchrec", reason="pip install --no-deps -r requirements/torchrec-cpu.txt")
+    if launcher is LauncherName.RAY:
+        found: Path = request.getfixturevalue("folder")
+        return found
+    return two_processes(launcher, ["shared_out"], tmp_path_factory.mktemp("shared_out"))
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
+    """The losses of what does not depend on the launcher."""
+    return told(two_processes(LauncherName.TORCHRUN, ["every_kind"], tmp_path_factory.mktemp("every_kind")))
+
+
+def told(folder: Path) -> dict[str, list[dict[str, float]]]:
     found: dict[str, list[dict[str, float]]] = json.loads((folder / "histories.json").read_text())
     return found
 
 
-def test_two_processes_of_which_one_dies_learn_as_one(histories: dict[str, list[dict[str, float]]]) -> None:
+def test_two_processes_of_which_one_dies_learn_as_one(folder: Path) -> None:
+    assert (folder / "died").exists(), "nobody died, so nothing was survived"
     assert CONFIG.epochs > DIES_AFTER
-    assert_same_losses(histories["fixed"], run(None)[1].history, ("loss", "validation"))
+    assert_same_losses(told(folder)["fixed"], run(None)[1].history, ("loss", "validation"))
 
 
 @pytest.mark.parametrize("name", BALANCERS)
-def test_every_kind_of_balancer_weighs_alike(name: str, histories: dict[str, list[dict[str, float]]]) -> None:
+def test_every_kind_of_balancer_weighs_alike(name: str, every_kind: dict[str, list[dict[str, float]]]) -> None:
     config = SHORT.model_copy(update={"balancing": name})
-    assert_same_losses(histories[name], run(None, config)[1].history, ("loss", "weight"))
+    assert_same_losses(every_kind[name], run(None, config)[1].history, ("loss", "weight"))
 
 
-def test_sampled_neighbours_are_the_same_in_every_process(histories: dict[str, list[dict[str, float]]]) -> None:
-    assert_same_losses(histories["sampled"], run(None, SHORT, lambda _: None, model=SAMPLED)[1].history)
+def test_sampled_neighbours_are_the_same_in_every_process(every_kind: dict[str, list[dict[str, float]]]) -> None:
+    assert_same_losses(every_kind["sampled"], run(None, SHORT, lambda _: None, model=SAMPLED)[1].history)
 
 
-@pytest.mark.parametrize("sharding", ["row_wise", "table_wise"])
-def test_shared_out_tables_learn_as_local_ones_and_go_on_as_such(
-    sharding: str, folder: Path, histories: dict[str, list[dict[str, float]]]
-) -> None:
-    if sharding not in histories:
-        pytest.skip("torchrec is not installed: pip install --no-deps -r requirements/torchrec-cpu.txt")
+@pytest.mark.distributed
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_shared_out_tables_learn_as_local_ones_and_go_on_as_such(sharding: str, shared_out: Path) -> None:
     local = run(None, ADAGRAD, lambda _: None, model=SAMPLED)[1].history
-    assert_same_losses(histories[sharding], local, ("loss", "validation"))
-    goes_on = run(folder / f"{sharding}.half.safetensors", ADAGRAD, lambda _: None, model=SAMPLED)[1].history
+    assert_same_losses(told(shared_out)[sharding], local, ("loss", "validation"))
+    goes_on = run(shared_out / f"{sharding}.half.safetensors", ADAGRAD, lambda _: None, model=SAMPLED)[1].history
     assert len(goes_on) == CONFIG.epochs > HALF
     assert_same_losses(goes_on, local, ("loss", "validation"))
 
