@@ -25,7 +25,7 @@ from kgrec.features.latest import save_latest
 from kgrec.features.over_graph import item_entities
 from kgrec.features.pieces import PIECE, kept
 from kgrec.features.point_in_time import FeatureTables, tables_of
-from kgrec.features.tables import FeatureTable
+from kgrec.features.tables import TABLE, FeatureTable
 from kgrec.features.view import EVENTS as EVENT_SOURCE
 from kgrec.row_files import RowWriter
 from kgrec.serving.package import ENCODED_ROWS, ITEMS, USERS
@@ -36,7 +36,6 @@ USER_FEATURES, ITEM_FEATURES = "user_features.parquet", "item_features.parquet"
 NUMERIC, CATEGORICAL = ENCODED_ROWS
 ENCODER: Final = "encoder.json"
 LATEST: Final = "latest"
-TABLE: Final = "table"
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact, fingerprint, write_atomically
 from kgrec.chain.candidate import Made, gate_rules, judge_candidate
 from kgrec.chain.context import Meter, Run
-from kgrec.chain.encoded import TABLE
 from kgrec.chain.judge import BASELINE_FILE, METRICS
 from kgrec.chain.learn import HISTORY
 from kgrec.chain.reporting import write_run_report
+from kgrec.features.tables import TABLE
 from kgrec.serving import versions
 from kgrec.serving.gate import Verdict
 from kgrec.serving.package import write_version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +69,25 @@ class ParquetTable(FeatureTable):
             raise ArtifactError(f"{path}: missing, or its content differs from {_HISTORY} (damaged or edited)")
         return pl.read_parquet(path)
 
+    def drop(self, names: Collection[str]) -> None:
+        """Take them from the history, then delete every file that it does not name: nothing else is rewritten."""
+        entries = self._entries()
+        if entries and entries[-1]["version"] in names:
+            raise ValueError("the latest version of a table stays")
+        stay = [one for one in entries if one["version"] not in names]
+        if stay != entries:
+            write_atomically(self.root / _HISTORY, (json.dumps(stay, indent=1) + "\n").encode())
+        named = {one["version"] for one in stay}
+        for path in sorted(self.root.glob("*.parquet")):
+            if path.stem not in named:
+                path.unlink()
+        self._tidy()
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of the version's file."""
+        path = self.root / f"{name}.parquet"
+        return path.stat().st_size if path.is_file() else 0
+
     def _entries(self) -> list[dict[str, Any]]:
         path = self.root / _HISTORY
         try:
@@ -122,6 +141,17 @@ class DeltaLakeTable(FeatureTable):
         if rows.height != int(commit[_ROWS]):
             raise ArtifactError(f"{self.root}: version {name} has {rows.height} rows instead of {commit[_ROWS]}")
         return rows.sort(_PLACE).drop(_PLACE)
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of the files of all its commits."""
+        return sum(
+            size
+            for one in self._commits()
+            if one[_VERSION] == name
+            for size in pl.DataFrame(
+                deltalake.DeltaTable(self.root, version=int(one["version"])).get_add_actions(flatten=True)
+            )["size_bytes"].to_list()
+        )
 
     def _exists(self) -> bool:
         return bool(deltalake.DeltaTable.is_deltatable(str(self.root)))

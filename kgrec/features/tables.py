@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -29,6 +29,7 @@ _TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
 }
 
 
+TABLE: Final = "table"  # the fact of a features artifact that names the version written with it
 _PIECE: Final = 262_144
 
 
@@ -92,15 +93,39 @@ class FeatureTable(ABC):
 
     def forget(self, user: str) -> None:
         """Rewrite every version without a person's rows, under its name; the old files are deleted."""
-        aside, former = self.root.with_name(f".{self.root.name}.fresh"), _former(self.root)
-        for folder in (aside, former):
+        self._rewrite(self.history(), lambda rows: rows.filter(~_of(user)))
+
+    def drop(self, names: Collection[str]) -> None:
+        """Delete versions, files and history; none named only tidies up after a killed call. The latest must stay."""
+        versions = self.history()
+        if versions and versions[-1].name in names:
+            raise ValueError("the latest version of a table stays")
+        if names:
+            self._rewrite([one for one in versions if one.name not in names], lambda rows: rows)
+        else:
+            self._tidy()
+
+    @abstractmethod
+    def num_bytes(self, name: str) -> int:
+        """Return how much the files of a version of the history take, in bytes."""
+
+    def _tidy(self) -> None:
+        for folder in (self._aside, _former(self.root)):
             shutil.rmtree(folder, ignore_errors=True)
-        fresh = type(self)(aside)
-        for one in self.history():
-            rows = self.load(one.name).filter(~_of(user))
+
+    @property
+    def _aside(self) -> Path:
+        return self.root.with_name(f".{self.root.name}.fresh")
+
+    def _rewrite(self, versions: Sequence[TableVersion], change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Put a table of these writings, each changed, in the place of this one: all of it, or nothing."""
+        self._tidy()
+        fresh, former = type(self)(self._aside), _former(self.root)
+        for one in versions:
+            rows = change(self.load(one.name))
             fresh.append(rows.lazy(), replace(one, num_rows=rows.height))
         self.root.rename(former)
-        aside.rename(self.root)
+        self._aside.rename(self.root)
         shutil.rmtree(former)
 
 

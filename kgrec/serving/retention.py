@@ -26,6 +26,11 @@ class RetentionConfig(BaseModel):
         default=30.0, ge=0,
         description="stage artifacts, checkpoints and reports that no kept version needs go when older, in days >= 0",
     )  # fmt: skip
+    run_days: float = Field(
+        default=365.0, ge=0,
+        description="runs (record, report, MLflow's run, and feature tables that only they read) go when older, in "
+        "days >= 0; never the newest of a name, nor one whose version stays",
+    )  # fmt: skip
     automatic: bool = Field(default=False, description="whether each scheduled run ends with it")
 
 

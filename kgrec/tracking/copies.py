@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from kgrec.tracking.runs import REPORT, WORKSPACE_TAG
-from kgrec.tracking.stores import Store, answering, see_that_it_answers, servers_of, speaking_to
+from kgrec.tracking.stores import Store, answering, every_page, see_that_it_answers, servers_of, speaking_to
 from kgrec.workspace import Workspace
 
 _GIVEN: Final = "artifacts"  # folder of a logged model: what it was logged with
@@ -97,9 +97,9 @@ class ServerCopies(AbstractContextManager["ServerCopies"]):
         for store in self._stores:
             client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
             with answering():
-                experiments = [str(one.experiment_id) for one in _all(client.search_experiments)]
+                experiments = [str(one.experiment_id) for one in every_page(client.search_experiments)]
                 wanted = f"tags.`{WORKSPACE_TAG}` = '{store.owner}'"
-                runs = list(_all(client.search_runs, experiment_ids=experiments, filter_string=wanted))
+                runs = list(every_page(client.search_runs, experiment_ids=experiments, filter_string=wanted))
             for run in runs:
                 yield store, client, str(run.info.experiment_id), str(run.info.run_id)
 
@@ -107,12 +107,3 @@ class ServerCopies(AbstractContextManager["ServerCopies"]):
         with speaking_to(store.uri):
             files = get_artifact_repository(location)
         return Copy(f"{store.uri} {location}/{path}", store.uri, files, path, Path(self._aside.name))
-
-
-def _all(search: Any, **wanted: Any) -> Iterator[Any]:
-    """Return every page of a search."""
-    page = search(**wanted)
-    yield from page
-    while page.token:
-        page = search(**wanted, page_token=page.token)
-        yield from page

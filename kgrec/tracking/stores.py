@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -112,6 +112,27 @@ def answering() -> Iterator[None]:
         if not str(fault).startswith(_LOST):
             raise
         raise UnreachableError(Problem(VARIABLE, "the MLflow server stopped answering", _UNREACHED)) from fault
+
+
+def every_page(search: Any, **wanted: Any) -> Iterator[Any]:
+    """Return what all pages of a search of MLflow's client hold."""
+    page = search(**wanted)
+    yield from page
+    while page.token:
+        page = search(**wanted, page_token=page.token)
+        yield from page
+
+
+def stores_of(workspace: Workspace) -> list[Store]:
+    """Return where runs of this workspace may be: its own database if it has one, one that the environment names, and
+    every server that it ever logged to; nothing is made.
+    """
+    folder, named = workspace.tracking_artifacts.as_uri(), os.environ.get(VARIABLE, "").strip()
+    own = Store(f"sqlite:///{workspace.tracking_database}", folder)
+    databases = [own] if workspace.tracking_database.exists() else []
+    if urlsplit(named).scheme.split("+")[0] in _DATABASES and named != own.uri:
+        databases.append(Store(named, folder))
+    return [*databases, *servers_of(workspace)]
 
 
 def servers_of(workspace: Workspace) -> list[Store]:

@@ -97,6 +97,22 @@ def test_a_person_is_forgotten_in_every_version_and_the_names_stay(table: Featur
     assert not table.holds("u1")
 
 
+def test_dropped_versions_are_gone_and_the_others_read_as_before(table: FeatureTable) -> None:
+    names = [table.write(rows(4, value), NOW + n * DAY) for n, value in enumerate((0.1, 0.2, 0.3))]
+    stay, before = table.history()[1:], [table.read(name) for name in names[1:]]
+    assert table.num_bytes(names[0]) > 0
+    table.drop([])
+    assert len(table.history()) == 3
+    table.drop([names[0]])
+    assert table.history() == stay
+    assert all(table.read(name).equals(each) for name, each in zip(names[1:], before, strict=True))
+    assert len(list(table.root.glob("*.parquet"))) == 2, "its file is gone, too"
+    with pytest.raises(ArtifactError, match="no version"):
+        table.read(names[0])
+    with pytest.raises(ValueError, match="stays"):
+        table.drop(names[2:])
+
+
 def test_a_rewriting_that_was_killed_half_way_loses_nothing(table: FeatureTable) -> None:
     name = table.write(rows(), NOW)
     table.root.rename(table.root.with_name(f".{table.root.name}.former"))
