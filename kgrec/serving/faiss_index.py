@@ -28,6 +28,10 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+faiss.cvar.distance_compute_blas_threshold = 20
+"""Queries from which vectors are compared by one matrix product. FAISS 1.15 waits until there are 128,000, and looks at
+one after the other until then: 12 times slower over 10^6 vectors of 64 dimensions."""
+
 
 @dataclass(frozen=True)
 class _Kind:
