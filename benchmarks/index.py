@@ -1,7 +1,7 @@
 """The index over vectors that the model trained: exact search, the kind that `kgrec index` chooses, and peers.
 
     python benchmarks/index.py [--items 1000000] [--events 4000000] [--folder DIR] [--threads 2] [--queries 2000]
-        [--peers PYTHON]
+        [--kinds auto,auto/2,hnsw,ivf] [--peers PYTHON]
 
 A planted shop (`benchmarks/planted.py`) is ingested and a model trained for one epoch, without towers; its item vectors
 are indexed and its users ask. Vectors are kept in `--folder` and used again. PYTHON: an interpreter with hnswlib,
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--queries", type=int, default=2000)
+    parser.add_argument("--kinds", default="auto,auto/2,hnsw,ivf", help="each with the number of its shards after a /")
     parser.add_argument("--peers")
     parser.add_argument("--only-train", action="store_true")
     options = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> None:
         rng = np.random.default_rng(7)
         chosen = rng.permutation(len(users_UD))[: 2 * options.queries]
         tuning_QD, asking_QD = users_UD[chosen[: options.queries]], users_UD[chosen[options.queries :]]
-        truth_QK = ours(items_ID, tuning_QD, asking_QD, options.threads)
+        truth_QK = ours(items_ID, tuning_QD, asking_QD, options.threads, options.kinds.split(","))
         if options.peers:
             np.save(folder / "asking.npy", asking_QD)
             np.save(folder / "tuning.npy", tuning_QD)
@@ -86,8 +87,8 @@ def trained(folder: Path, events: int, items: int) -> dict[str, Any]:
     return {"trained": len(vectors["item_vectors_ID"]), "stages": stages, "seconds": time.perf_counter() - began}
 
 
-def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int) -> Array:
-    """Measure exact search and the chosen kind; return the true nearest places."""
+def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int, kinds: Sequence[str]) -> Array:
+    """Measure exact search and these kinds, as "kind/shards"; return the true nearest places."""
     from kgrec.artifacts import Artifact, ArtifactStore
     from kgrec.serving.index import IndexConfig, ItemIndex, KindName, build_index
 
@@ -108,7 +109,8 @@ def ours(items_ID: Array, tuning_QD: Array, asking_QD: Array, threads: int) -> A
         truth_QK, exact_rate = timed(lambda asked: exact.search_many(asked, K)[0], asking_QD[:500])
         truth_QK = np.concatenate([truth_QK, exact.search_many(asking_QD[500:], K)[0]])
         told(system="exact", recall=1.0, many_per_second=exact_rate, **one_by_one(exact, asking_QD[:100]))
-        for kind, shards in ((KindName.AUTO, 1), (KindName.AUTO, 2), (KindName.HNSW, 1), (KindName.IVF, 1)):
+        for name in kinds:
+            kind, shards = KindName(name.partition("/")[0]), int(name.partition("/")[2] or 1)
             artifact, seconds = made(kind, shards)
             if artifact.facts["kind"] == "exact":
                 told(system=kind.value, **artifact.facts)
