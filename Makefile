@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-distributed install check clean
+.PHONY: run test test-distributed test-torchrec install check clean
 
 # The stamps are files, so an unchanged pyproject.toml and constraints.txt install nothing again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -15,8 +15,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
-$(VENV)/installed-distributed: $(VENV)/installed-dev requirements/torchrec-cpu.txt
+$(VENV)/installed-torchrec: $(VENV)/installed-dev requirements/torchrec-cpu.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/torchrec-cpu.txt
+	@touch $@
+
+$(VENV)/installed-distributed: $(VENV)/installed-torchrec
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]' --constraint constraints.txt
 	@touch $@
 
@@ -31,6 +34,10 @@ test: $(VENV)/installed-dev
 # What needs TorchRec or Ray: `make test` goes without them. Here nothing may be skipped.
 test-distributed: $(VENV)/installed-distributed
 	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed tests
+
+# The same without Ray, whose own processes take minutes to start.
+test-torchrec: $(VENV)/installed-torchrec
+	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed -k "not ray" tests/chain tests/contracts tests/training
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
