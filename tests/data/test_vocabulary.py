@@ -64,7 +64,7 @@ def test_saved_and_loaded(tmp_path):
     [
         ([0, 2], ["a", "b"], "gap"),
         ([1, 0], ["a", "b"], "gap"),
-        ([0, 1], ["a", "a"], "twice, such as 'a'"),
+        ([0, 1], ["a", "a"], "twice, such as that of row 0"),
         ([0, 1], ["a", None], "1 null ids"),
         ([0, None], ["a", "b"], "1 null rows"),
     ],
