@@ -101,7 +101,7 @@ def neighbour_matrices(
     sources: dict[str, str] = {}
     if config.neighbour_weights == 0:
         return {}, {}
-    keep = max(1, config.neighbour_weights // max(teacher.num_items, 1))
+    keep = teacher.kept_per_row(config.neighbour_weights)
     name = teacher.best(LINEAR) if max(config.linear) else None
     if name is not None and name in teacher.fitted_before:
         matrices["linear"], sources["linear"] = teacher.fitted_before[name], name

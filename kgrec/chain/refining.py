@@ -56,17 +56,12 @@ def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact)
                 events, tuned = teacher.tune(name, start, keep=names is LINEAR)
                 found[name] = told(events, tuned) | {EARLIER: _not_tried_again(found[name], tuned.tried)}
                 if keep and isinstance(tuned.scorer, ItemWeights):
-                    _save(out / FITTED, name, largest_of_each_row(tuned.scorer.matrix_II, kept_per_row(keep, teacher)))
+                    _save(out / FITTED, name, largest_of_each_row(tuned.scorer.matrix_II, teacher.kept_per_row(keep)))
         write_tuned(out, found)
         return {}
 
     inputs = {"split": log.digest, "graph": graph.digest, "base": before.digest}
     return run.stage("baselines", inputs, settings_of(run) | {"neighbour_weights": keep}, make)
-
-
-def kept_per_row(weights: int, teacher: Teacher) -> int:
-    """Return how many weights of an item are kept, of so many in all."""
-    return max(1, weights // max(teacher.num_items, 1))
 
 
 def earlier(choice: Mapping[str, Any], metric: str, fixed: Sequence[str]) -> Earlier:

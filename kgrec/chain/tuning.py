@@ -109,6 +109,10 @@ class Teacher:
         train_UI = histories(self._config.evaluation, self.question)[events]
         return Known(train_UI, self._ages(train_UI), self.item_nodes, self.repeats)
 
+    def kept_per_row(self, weights: int) -> int:
+        """Return how many weights of an item are kept, of so many in all."""
+        return max(1, weights // max(self.num_items, 1))
+
     def fitted(self, name: str) -> BaselineScorer:
         """Return a baseline fitted with its chosen setting."""
         choice = self.tuned[name]
