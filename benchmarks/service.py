@@ -4,11 +4,13 @@
 
 The workspace is made (two short runs of configs/ml-100k.toml) where it is not there. Requests are POST /v1/recommend of
 random users, k = 10, sent at the rate given whatever the service does: a late answer counts from the moment that its
-request was due. --pin gives one core to the service (all its threads) and another to the client.
+request was due. --remembered-mb 0 has every list computed; else a user who is asked for twice gets theirs again.
+--pin gives one core to the service (all its threads) and another to the client.
 
 Prints one JSON object: a steady stretch, the same with switches, and the most that a closed loop gets. longest_silence
 is the longest time without an answer while one was due; others_cores how many cores were busy with neither the service
-nor the client, which is what a measurement on a shared machine must be read with.
+nor the client, stolen_cores how many of these the host of a virtual machine kept for others: what a measurement on a
+shared machine must be read with.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--switches", type=int, default=10)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--remembered-mb", type=int, default=16)
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--only", choices=["steady", "with_switches", "closed_loop"])
     options = parser.parse_args()
@@ -51,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = make_workspace(options.workspace or Path(folder) / "workspace")
         command = [sys.executable, "-c", SERVE, "serve", "--json", "--port", "0", "--workspace", str(place.root),
-                   "--requests-per-second", "100000", "--burst", "1000000"]  # fmt: skip
+                   "--requests-per-second", "100000", "--burst", "1000000",
+                   "--remembered-mb", str(options.remembered_mb)]  # fmt: skip
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         if options.pin:
             os.sched_setaffinity(0, cores[-1:])  # the service inherits it
@@ -216,20 +220,20 @@ class Clock:
         """How long it runs."""
         return time.perf_counter() - self.start
 
-    def used(self) -> tuple[float, float, float]:
-        """Return processor seconds of the service, of this client, and of all others."""
-        service, client, busy = (now - then for now, then in zip(self._spent(), self._before, strict=True))
-        return service, client, max(0.0, busy - service - client)
+    def used(self) -> tuple[float, float, float, float]:
+        """Return processor seconds of the service, of this client, of all others, and what of these was stolen."""
+        service, client, busy, stolen = (now - then for now, then in zip(self._spent(), self._before, strict=True))
+        return service, client, max(0.0, busy - service - client), stolen
 
-    def _spent(self) -> tuple[float, float, float]:
+    def _spent(self) -> tuple[float, float, float, float]:
         fields = Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
         user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
         busy = user + nice + system + irq + soft + steal
-        return (int(fields[11]) + int(fields[12])) / TICKS, time.process_time(), busy / TICKS
+        return (int(fields[11]) + int(fields[12])) / TICKS, time.process_time(), busy / TICKS, steal / TICKS
 
 
 def summary(found: list[tuple[float, float, bytes, bytes]], clock: Clock, dues: list[float]) -> dict[str, object]:
-    seconds, (service, client, others) = clock.seconds, clock.used()
+    seconds, (service, client, others, stolen) = clock.seconds, clock.used()
     times = sorted(1000 * (end - due) for due, end, _, _ in found)
     return {
         "requests": len(found), "errors": sum(status != b"200" for _, _, status, _ in found),
@@ -239,6 +243,7 @@ def summary(found: list[tuple[float, float, bytes, bytes]], clock: Clock, dues: 
         "max_ms": round(times[-1], 2), "longest_silence_ms": round(longest_silence(found, dues), 2),
         "service_cpu_ms_per_request": round(1000 * service / len(found), 3),
         "client_cpu_ms_per_request": round(1000 * client / len(found), 3), "others_cores": round(others / seconds, 2),
+        "stolen_cores": round(stolen / seconds, 2),
     }  # fmt: skip
 
 

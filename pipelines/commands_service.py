@@ -28,6 +28,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--answer-seconds", type=click.FloatRange(0, min_open=True), help="How long an answer may take.")
 @click.option("--drain-seconds", type=click.IntRange(0), help="How long requests may take to end after SIGTERM.")
 @click.option("--watch-seconds", type=click.FloatRange(0, min_open=True), help="How often to look for a new version.")
+@click.option("--remembered-mb", type=click.IntRange(0), help="Room for lists asked for again; 0 computes each anew.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one search.")
 @common
 def serve(workspace: str, as_json: bool, **options: Any) -> int:

@@ -69,7 +69,9 @@ def create_app(live: LiveVersion, config: ServiceConfig, tokens: Callable[[], To
     app.add_exception_handler(HTTPException, _http_fault)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(Exception, _internal)
-    return Guard(ShortWay(app, meters), live, meters, config, tokens)
+    short = ShortWay(app, meters, config.remembered_mb << 20)
+    live.before_switch = short.carry_over
+    return Guard(short, live, meters, config, tokens)
 
 
 def _for_operators(app: FastAPI, live: LiveVersion, meters: Meters) -> None:

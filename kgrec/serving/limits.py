@@ -32,6 +32,9 @@ class ServiceConfig(BaseModel):
     answer_seconds: float = Field(10.0, gt=0, description="How long an answer may take, in seconds (503).")
     drain_seconds: int = Field(20, ge=0, description="How long requests under way may take after SIGTERM, in seconds.")
     watch_seconds: float = Field(0.5, gt=0, description="How often to look whether another version is promoted.")
+    remembered_mb: int = Field(
+        16, ge=0, description="Room for lists to be given again to the same request, in MB; 0 computes each anew."
+    )
     threads: int = Field(1, ge=1, description="Threads of one search.")
 
     @property

@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class LiveVersion:
-    """Follows the promoted version of a workspace. `current` is None until there is one."""
+    """Follows the promoted version of a workspace. `current` is None until there is one.
+
+    before_switch: called with the version served and the one that follows it, in the loading thread.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -35,6 +38,7 @@ class LiveVersion:
         self.switches = 0
         self.failures = 0
         self.stale = False
+        self.before_switch: Callable[[Answerer, Answerer], None] = lambda old, fresh: None
 
     def look(self) -> bool:
         """Load what is promoted now, when it is another version than the one served; say whether it was switched.
@@ -77,6 +81,8 @@ class LiveVersion:
         fresh = Answerer(open_version(self._workspace.store.path("version", record.key), record.version))
         if not fresh.number:
             raise ArtifactError("a version without a number")
+        if self.current is not None:
+            self.before_switch(self.current, fresh)
         self.current, self._key = fresh, record.key  # one assignment: requests see the old one or the new one
         self.switches += 1
         logger.info("version %s is served now", fresh.number)

@@ -24,6 +24,9 @@ class Meters:
             "kgrec_recommendations", "Lists by what they rest on: trained, history, popularity.", ["based_on"],
             registry=self._registry,
         )  # fmt: skip
+        self.remembered = Counter(
+            "kgrec_remembered_answers", "Lists that were asked for before, and given again.", registry=self._registry
+        )
         self.in_flight = Gauge("kgrec_requests_in_flight", "Requests under way.", registry=self._registry)
         self._version = Gauge(
             "kgrec_version_info", "1 for the version that is served.", ["version"], registry=self._registry

@@ -7,10 +7,12 @@ that goes wrong, goes on to them as if nobody had looked at it, so that there is
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -18,11 +20,14 @@ from kgrec.serving import schema as s
 from kgrec.serving.answers import Answerer
 from kgrec.serving.guard import SERVED, App, Receive, Scope, Send, replay
 from kgrec.serving.meters import Meters
+from kgrec.serving.remembered import Kept, Remembered
+from kgrec.serving.standing import Standing
 
 RECOMMEND: Final = "/v1/recommend"
 SIMILAR: Final = "/v1/similar"
 _KIND: Final = (b"content-type", b"application/json")
 _PLAIN_KINDS: Final = frozenset({b"application/json", b"application/json; charset=utf-8"})
+_CARRY_SECONDS: Final = 2.0
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -75,10 +80,14 @@ ROUTES: Final[Mapping[str, _Plain]] = MappingProxyType(
 
 
 class ShortWay:
-    """Stands between the guard and the routes; whatever it does not answer goes on to them."""
+    """Stands between the guard and the routes; whatever it does not answer goes on to them.
 
-    def __init__(self, app: App, meters: Meters) -> None:
-        self._app, self._meters = app, meters
+    remembered_bytes: room for answers to be given again while their version is served (see `Remembered`).
+    """
+
+    def __init__(self, app: App, meters: Meters, remembered_bytes: int = 0) -> None:
+        self._app, self._meters, self._remembered_bytes = app, meters, remembered_bytes
+        self._remembered: WeakKeyDictionary[Answerer, Remembered] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -95,20 +104,47 @@ class ShortWay:
             receive = replay(body, receive)
         await self._app(scope, receive, send)
 
+    def carry_over(self, old: Answerer, fresh: Answerer) -> None:
+        """Ask a version that is about to be served what was asked of the old one last, for at most two seconds.
+
+        Else all lists would have to be made in the first seconds after a switch. A list by popularity is not carried
+        over: whoever the new version does not know may have been forgotten.
+        """
+        until = time.monotonic() + _CARRY_SECONDS
+        before, remembered = self._remembered.get(old), Remembered(self._remembered_bytes)
+        for path, body in before.latest() if before is not None else ():
+            if time.monotonic() > until:
+                break
+            kept = _computed(fresh, ROUTES[path], body)
+            if kept is not None and kept.based_on != Standing.POPULARITY:
+                remembered.keep((path, body), kept)
+        self._remembered[fresh] = remembered
+
     def _answer(self, served: Answerer | None, plain: _Plain, body: bytes) -> bytes | None:
         """Return the answer's body; None where the long way must say what is wrong, or take a thread."""
         if served is None:
             return None
-        try:
-            found = plain.answer(served, plain.model.model_validate(json.loads(body)))
-            told = as_json(found) if found is not None else None
-        except Exception:  # whatever it is: the routes meet it again, and have the words for it
+        remembered = self._remembered.get(served)
+        if remembered is None:
+            remembered = self._remembered[served] = Remembered(self._remembered_bytes)
+        asked = (plain.path, body)
+        if (kept := remembered.find(asked)) is not None:
+            self._meters.remembered.inc()
+        elif (kept := _computed(served, plain, body)) is not None:
+            remembered.keep(asked, kept)
+        else:
             return None
-        if told is None or found is None:
-            return None
-        if plain.path == RECOMMEND:
-            self._meters.based_on.labels(found["based_on"]).inc()
-        return told
+        if kept.based_on is not None:
+            self._meters.based_on.labels(kept.based_on).inc()
+        return kept.body
+
+
+def _computed(served: Answerer, plain: _Plain, body: bytes) -> Kept | None:
+    try:
+        found = plain.answer(served, plain.model.model_validate(json.loads(body)))
+        return None if found is None else Kept(as_json(found), found.get("based_on"))
+    except Exception:  # whatever it is: the routes meet it again, and have the words for it
+        return None
 
 
 def _declared(scope: Scope) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -19,6 +20,7 @@ from kgrec.serving.limits import ServiceConfig
 from kgrec.serving.live import LiveVersion
 from kgrec.serving.meters import Meters
 from kgrec.serving.tokens import TokenHash, Tokens
+from kgrec.serving.versions import promote
 from tests.serving.served import make_workspace
 
 KIND = (b"content-type", b"application/json")
@@ -81,6 +83,7 @@ def ask(app, path, body, headers=(KIND,), method="POST"):
 def both(app, *arguments, **more):
     """Return the answers with and without a short way."""
     quick = ask(app, *arguments, **more)
+    assert ask(app, *arguments, **more) == quick  # given again, where it is remembered
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(short_way, "ROUTES", {})
         return quick, ask(app, *arguments, **more)
@@ -152,7 +155,7 @@ def test_both_ways_say_alike_that_nothing_is_promoted_and_that_the_inside_failed
     assert quick == slow
     assert quick[0] == 503
     monkeypatch.setattr(Answerer, "similar", lambda *_: 1 / 0)
-    quick, slow = both(app, short_way.SIMILAR, b'{"item":"a"}')
+    quick, slow = both(service(make_workspace(tmp_path / "other")), short_way.SIMILAR, b'{"item":"a"}')
     assert quick == slow
     assert quick[0] == 500
 
@@ -195,7 +198,7 @@ def test_plain_requests_do_not_reach_the_routes_and_all_others_do_unread(place):
 def test_metrics_count_a_request_of_the_short_way_as_the_routes_do(place, monkeypatch):
     def counted():
         one = service(place)
-        for body in (b'{"user":"ann"}', b'{"user":"nobody"}', b'{"user":"ann","k":0}'):
+        for body in (b'{"user":"ann"}', b'{"user":"nobody"}', b'{"user":"ann","k":0}', b'{"user":"ann"}'):
             ask(one, short_way.RECOMMEND, body)
         lines = ask(one, "/metrics", b"", method="GET")[2].decode().splitlines()
         return [
@@ -207,6 +210,78 @@ def test_metrics_count_a_request_of_the_short_way_as_the_routes_do(place, monkey
     assert [one for one in quick if "created" not in one] == [one for one in counted() if "created" not in one]
     assert any('status="422"' in one for one in quick)
     assert any('based_on="popularity"' in one for one in quick)
+
+
+def remembered(app):
+    lines = ask(app, "/metrics", b"", method="GET")[2].decode().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("kgrec_remembered_answers_total")))
+
+
+def first_item(app, body):
+    return json.loads(ask(app, short_way.RECOMMEND, body)[2])["items"][0]["item"]
+
+
+@pytest.fixture
+def switching(tmp_path, monkeypatch):
+    """Return a service, what switches it from version 1 to 2, and the list that grows with each list computed."""
+    place, computed, recommend = make_workspace(tmp_path), [], Answerer.recommend
+    live = LiveVersion(place)
+    live.look()
+    monkeypatch.setattr(Answerer, "recommend", lambda *given, **more: computed.append(1) or recommend(*given, **more))
+
+    def switch():
+        promote(place, "2", why="test")
+        assert live.look()
+        computed.clear()
+
+    return create_app(live, ServiceConfig(), lambda: None), switch, computed
+
+
+def test_a_list_is_computed_once_and_the_next_version_makes_its_own_before_it_is_served(switching):
+    app, switch, computed = switching
+    assert [first_item(app, b'{"user":"ann"}') for _ in range(3)] == ["f"] * 3
+    assert (len(computed), remembered(app)) == (1, 2.0)
+    switch()
+    assert [first_item(app, b'{"user":"ann"}') for _ in range(3)] == ["a"] * 3
+    assert (len(computed), remembered(app)) == (0, 5.0)
+
+
+def test_who_is_unknown_to_the_next_version_is_not_carried_over(switching):
+    app, switch, computed = switching
+    first_item(app, b'{"user":"nobody"}')
+    switch()
+    first_item(app, b'{"user":"nobody"}')
+    assert len(computed) == 1
+
+
+def test_a_switch_does_not_wait_for_more_lists_than_two_seconds_make(switching, monkeypatch):
+    app, switch, computed = switching
+    for user in ("ann", "bob"):
+        first_item(app, json.dumps({"user": user}).encode())
+    monkeypatch.setattr(short_way, "_CARRY_SECONDS", -1.0)
+    switch()
+    assert first_item(app, b'{"user":"ann"}') == "a"
+    assert len(computed) == 1
+
+
+def test_what_goes_wrong_and_what_takes_a_thread_is_not_remembered_and_nothing_is_without_room(place):
+    one, none = service(place), service(place, remembered_mb=0)
+    for _ in range(2):
+        ask(one, short_way.RECOMMEND, b'{"user":"ann","k":0}')
+        ask(one, short_way.RECOMMEND, b'{"user":"ann","explain":true}')
+        ask(none, short_way.RECOMMEND, b'{"user":"ann"}')
+    assert remembered(one) == remembered(none) == 0.0
+
+
+def test_a_version_that_is_served_no_more_is_not_kept_by_what_it_answered(tmp_path):
+    place = make_workspace(tmp_path)
+    live = LiveVersion(place)
+    live.look()
+    one, old = create_app(live, ServiceConfig(), lambda: None), weakref.ref(live.current)
+    ask(one, short_way.RECOMMEND, b'{"user":"ann"}')
+    promote(place, "2", why="test")
+    assert live.look()
+    assert old() is None
 
 
 def test_a_slow_reader_is_given_up_on_the_short_way_too(place):
