@@ -27,7 +27,6 @@ from kgrec.training.order import shuffled_by_user
 
 RETRIEVAL: Final = "retrieval"
 _MANY_ITEMS: Final = 10_000
-_SAMPLED_ROWS: Final = 16_384  # that have a score for each drawn item at a time
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,6 @@ class RetrievalTask:
         self.trainable_I = trainable_I
         self.candidate_J = trainable_I.nonzero().flatten()
         self.sampled = num_items > config.full_softmax_items
-        self.rows_at_once = _SAMPLED_ROWS if self.sampled else None
         many = num_items >= _MANY_ITEMS or config.softmax_precision != "auto"  # fewer gain nothing by it
         self.bfloat16 = many and takes_bfloat16(config.softmax_precision)
 

@@ -105,6 +105,42 @@ def test_sampled_softmax_approaches_the_full_one_with_many_draws() -> None:
     assert abs(few - full) < 0.6 * full
 
 
+def plain_sampled_softmax(users_VD, items_ID, user_P, item_P, drawn_M, weight_P, temperature, num_candidates):
+    """A table of positives times draws, those that hit the positive cut out of it."""
+    logits_PM = users_VD[user_P] @ items_ID[drawn_M].T / temperature
+    positive_P = (users_VD[user_P] * items_ID[item_P]).sum(1) / temperature
+    hit_PM = item_P[:, None] == drawn_M[None, :]
+    lift_P1 = ((num_candidates - 1) / (~hit_PM).sum(1, keepdim=True).clamp(min=1)).log()
+    logits_PM = logits_PM.masked_fill(hit_PM, -torch.inf) + lift_P1
+    loss_P = torch.cat([positive_P[:, None], logits_PM], 1).logsumexp(1) - positive_P
+    return (weight_P * loss_P).sum() / weight_P.sum()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.01])  # 0.01: beyond what can be raised to e as it is
+@pytest.mark.parametrize("scores_at_once", [8_000_000, 60])  # 60: chunks of one user
+def test_sampled_softmax_and_its_gradients_are_those_of_a_plain_table(temperature, scores_at_once, monkeypatch) -> None:
+    monkeypatch.setattr("kgrec.model.losses._CHUNK_SCORES", scores_at_once)
+    generator = torch.Generator().manual_seed(5)
+    tables = [torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=1) for n in (7, 30)]
+    user_P = torch.tensor([3, 0, 3, 6, 1, 1, 3, 5])  # 2 and 4 have no positive here
+    item_P = torch.randint(30, (8,), generator=generator)
+    drawn_M = torch.cat([torch.randint(30, (40,), generator=generator), item_P[:2], item_P[:1]])
+    weight_P = torch.rand(8, generator=generator)
+    found = []
+    for loss_of in (plain_sampled_softmax, None):
+        users_VD, items_ID = (table.double().requires_grad_() for table in tables)
+        if loss_of is None:
+            loss = sampled_softmax_loss(
+                users_VD, items_ID[item_P], items_ID[drawn_M], user_P, item_P, drawn_M, weight_P, temperature, 30
+            )
+        else:
+            loss = loss_of(users_VD, items_ID, user_P, item_P, drawn_M, weight_P, temperature, 30)
+        (3 * loss).backward()
+        found.append((loss.detach(), users_VD.grad, items_ID.grad))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-9, check_dtype=False)
+
+
 def test_every_draw_hitting_the_positive_leaves_it_alone() -> None:
     one = torch.ones(1, 2)
     hit_M = torch.tensor([4, 4])
