@@ -12,10 +12,10 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.encoded import EVENTS, LABELLED
 from kgrec.config import RunConfig
-from kgrec.data.checks import ROW_GROUP
 from kgrec.data.exposures import judge_within_parts
 from kgrec.data.split import assign_exposures, assign_parts
 from kgrec.data.split_rule import SplitRule, find_rule
+from kgrec.data.table_files import write_rows
 from kgrec.data.vocabulary import Vocabulary
 
 BYTES_OF_A_TIME: Final = 64  # of a row whose time is compared: sorted, distinct, counted
@@ -54,19 +54,19 @@ class LogSplitter:
 
     def _streamed(self, out: Path, rule: SplitRule, has_time: bool) -> dict[str, Any]:
         events = pl.scan_parquet(self.ingested.file("events.parquet"), glob=False)
-        _sink(self._in_rows(events, rule.part), out / EVENTS)
+        write_rows(self._in_rows(events, rule.part), out / EVENTS)
         written = pl.scan_parquet(out / EVENTS, glob=False)
         if self.ingested.has("exposures.parquet"):
             shown = self._in_rows(pl.scan_parquet(self.ingested.file("exposures.parquet"), glob=False), rule.part)
         else:
             shown = written.filter(c.CLICK)
         if not self._judges_again:
-            _sink(shown, out / LABELLED)
+            write_rows(shown, out / LABELLED)
             return rule.summary
         aside = out / f".{LABELLED}"
-        _sink(shown, aside)
+        write_rows(shown, aside)
         shown = pl.scan_parquet(aside, glob=False)
-        _sink(self._labelled_within_parts(shown, written, has_time), out / LABELLED)
+        write_rows(self._labelled_within_parts(shown, written, has_time), out / LABELLED)
         aside.unlink()
         return rule.summary
 
@@ -95,7 +95,7 @@ class LogSplitter:
         config = self.config
         events = pl.read_parquet(self.ingested.file("events.parquet"))
         assignment = assign_parts(events, config.split, config.seed, has_time=has_time)
-        _sink(self._in_rows(events.lazy(), pl.lit(assignment.parts)), out / EVENTS)
+        write_rows(self._in_rows(events.lazy(), pl.lit(assignment.parts)), out / EVENTS)
         if self.ingested.has("exposures.parquet"):
             labelled = pl.read_parquet(self.ingested.file("exposures.parquet"))
             parts = assign_exposures(labelled, events, assignment, config.split, config.seed)
@@ -108,14 +108,10 @@ class LogSplitter:
             acts = events.with_columns(assignment.parts.alias(c.PART))
             found = judge_within_parts(shown, acts, labels, has_time=has_time)
             labelled = labelled.with_columns(found[name] for name in labels)
-        _sink(self._in_rows(labelled.lazy(), pl.lit(parts)), out / LABELLED)
+        write_rows(self._in_rows(labelled.lazy(), pl.lit(parts)), out / LABELLED)
         return assignment.summary
 
 
 def _as_ids(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows in the place of ids, as text: what is judged needs only to know which are equal."""
     return frame.rename({c.USER_ROW: c.USER, c.ITEM_ROW: c.ITEM}).with_columns(pl.col(c.USER, c.ITEM).cast(pl.String))
-
-
-def _sink(frame: pl.LazyFrame, path: Path) -> None:
-    frame.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)

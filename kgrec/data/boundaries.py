@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kgrec.columns import PART, PART_TYPE, TEST, TIME, TIME_TYPE, TRAIN, VALIDATION
 from kgrec.errors import InputError, Problem
+from kgrec.graph.merging import run_starts
 
 Counts = npt.NDArray[np.int64]
 
@@ -129,8 +130,8 @@ def find_boundaries(time: pl.Series, config: SplitConfig) -> Boundaries:
 def change_counts(time: pl.Series) -> tuple[pl.Series, Counts]:
     """Return the distinct times in order and, for each, how many rows lie before it. Nulls are left out."""
     times = time.drop_nulls().sort()
-    distinct = times.unique(maintain_order=True)
-    return distinct, np.asarray(times.search_sorted(distinct, side="left").to_numpy(), dtype=np.int64)
+    starts = run_starts(times.to_physical().to_numpy()).astype(np.int64)
+    return times.gather(starts), starts
 
 
 def cut_near(distinct: pl.Series, before: Counts, wanted: float, first: int, stop: int) -> tuple[datetime, int]:

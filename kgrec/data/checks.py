@@ -17,14 +17,14 @@ import polars as pl
 from kgrec.columns import LINE, QUARANTINE_SCHEMA, REASON, SOURCE
 from kgrec.data.partitions import ParseAll, computed_by_partition, parse_in_turn
 from kgrec.data.sources import LINE_OF_ROW, SOURCE_OF_ROW, Table, reading
+from kgrec.data.table_files import write_rows
 from kgrec.errors import InputError, Problem, UnreachableError
 from kgrec.graph.merging import repeated
 from kgrec.resources import DEFAULT, ResourcesConfig
 
 ROW_OF_INPUT: Final = "__row__"
-ROW_GROUP: Final = 262_144
+_BATCH: Final = 262_144  # rows of what is kept on the way
 DUPLICATE_ROW: Final = "duplicate row"
-REASON_OF_ROW: Final = "__reason__"
 _ALIKE: Final = "__alike__"
 _BYTES_TO_COMPARE: Final = 48  # of a row whose hash is compared with all others: row, hash, sorted, marked
 
@@ -91,7 +91,7 @@ class Findings:
         path.parent.mkdir(parents=True, exist_ok=True)
         empty = pl.LazyFrame(schema=QUARANTINE_SCHEMA)
         rows = pl.concat([empty, *(pl.scan_parquet(part, glob=False) for part in self.parts)])
-        rows.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)
+        write_rows(rows, path)
 
     def refuse_if_any(self) -> None:
         """Raise InputError with all problems, after writing the quarantine file; do nothing when there are none."""
@@ -131,26 +131,20 @@ def sift(
     """
     own = list(table.schema())
     key = pl.struct(own) if alike is None else alike
-    reason = pl.coalesce([pl.when(f.when).then(pl.lit(f.reason)) for f in faults] + [pl.lit(None, pl.String)])
-    counts_for = pl.lit(True) if concerns is None else concerns
     numbered = table.frame.with_row_index(ROW_OF_INPUT)
     wanted = {SOURCE_OF_ROW: pl.col(SOURCE_OF_ROW), _ALIKE: key.hash(seed=0), **values}
     with reading(table.name):
         if table.partitions and keep is not None:
-            rows = computed_by_partition(table.partitions, wanted, keep, ROW_GROUP, findings.parse_all)
+            rows = computed_by_partition(table.partitions, wanted, keep, _BATCH, findings.parse_all)
         else:
             path = findings.aside()
-            table.frame.select(**wanted).sink_ipc(path, maintain_order=True, record_batch_size=ROW_GROUP)
+            table.frame.select(**wanted).sink_ipc(path, maintain_order=True, record_batch_size=_BATCH)
             rows = pl.scan_ipc(path, glob=False)
-    result = (
-        rows.with_row_index(ROW_OF_INPUT)
-        .with_columns(**(derived or {}))
-        .with_columns(
-            pl.when(counts_for).then(reason).alias(REASON_OF_ROW), pl.when(counts_for).then(_ALIKE).alias(_ALIKE)
-        )
-    )
+    result = rows.with_row_index(ROW_OF_INPUT).with_columns(**(derived or {}))
     rows_in = int(rows.select(pl.len()).collect().item())
-    bad = _bad_rows(numbered, result, key, alike_reason, rows_in, findings.resources.rows(_BYTES_TO_COMPARE))
+    concerned = result if concerns is None else result.filter(concerns)
+    at_once = findings.resources.rows(_BYTES_TO_COMPARE)
+    bad = _bad_rows(numbered, concerned, faults, key, alike_reason, rows_in, at_once)
     counts = {str(r): int(n) for r, n in bad.group_by(REASON, maintain_order=True).len().sort(REASON).iter_rows()}
     findings.inputs[name] = {
         "source": table.name, "files": list(table.files), "digest": table.digest, "rows": rows_in,
@@ -167,20 +161,19 @@ def sift(
                 for fault, count in counts.items()
             ]
         result = result.filter(~pl.col(ROW_OF_INPUT).is_in(bad[ROW_OF_INPUT].implode()))
-    return Sifted(result.drop(REASON_OF_ROW, _ALIKE), rows_in, rows_in - bad.height)
+    return Sifted(result.drop(_ALIKE), rows_in, rows_in - bad.height)
 
 
 def _bad_rows(
-    numbered: pl.LazyFrame, sifted: pl.LazyFrame, key: pl.Expr, alike_reason: str, rows_in: int, at_once: int
-) -> pl.DataFrame:
+    numbered: pl.LazyFrame, concerned: pl.LazyFrame, faults: Sequence[Fault], key: pl.Expr, alike_reason: str,
+    rows_in: int, at_once: int,
+) -> pl.DataFrame:  # fmt: skip
     """(row of input, reason) of each bad row, in source order."""
-    faulty = (
-        sifted.filter(pl.col(REASON_OF_ROW).is_not_null())
-        .select(ROW_OF_INPUT, pl.col(REASON_OF_ROW).alias(REASON))
-        .collect(engine="streaming")
-    )
-    concerned = sifted.filter(pl.col(_ALIKE).is_not_null() & pl.col(REASON_OF_ROW).is_null())
-    suspects = _suspects(concerned.select(ROW_OF_INPUT, _ALIKE), max(1, -(-rows_in // at_once)))
+    is_faulty = pl.any_horizontal(pl.lit(False), *(fault.when.fill_null(False) for fault in faults))
+    reason = pl.coalesce(*(pl.when(f.when).then(pl.lit(f.reason)) for f in faults), pl.lit(None, pl.String))
+    faulty = concerned.filter(is_faulty).select(ROW_OF_INPUT, reason.alias(REASON)).collect(engine="streaming")
+    sound = concerned.filter(~is_faulty).select(ROW_OF_INPUT, _ALIKE)
+    suspects = _suspects(sound, max(1, -(-rows_in // at_once)))
     if suspects.is_empty():
         return faulty.sort(ROW_OF_INPUT)
     keys = (
@@ -194,14 +187,15 @@ def _bad_rows(
     return pl.concat([faulty, reasons]).sort(ROW_OF_INPUT)
 
 
-def _suspects(concerned: pl.LazyFrame, shares: int) -> pl.Series:
+def _suspects(sound: pl.LazyFrame, shares: int) -> pl.Series:
     """Return the rows whose hash occurs more than once, growing; hashes are compared a share of them at a time."""
     found = []
     for share in range(shares):
-        part = concerned.filter(pl.col(_ALIKE) % shares == share) if shares > 1 else concerned
+        part = sound.filter(pl.col(_ALIKE) % shares == share) if shares > 1 else sound
         hashes = part.collect(engine="streaming")
         twice = repeated(hashes[_ALIKE])
-        found.append(hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))[ROW_OF_INPUT])
+        rows = hashes.clear() if twice.is_empty() else hashes.filter(pl.col(_ALIKE).is_in(twice.implode()))
+        found.append(rows[ROW_OF_INPUT])
     return pl.concat(found).sort()
 
 
@@ -214,7 +208,7 @@ def _quarantine(numbered: pl.LazyFrame, own: list[str], bad: pl.DataFrame, findi
         ROW_OF_INPUT, pl.col(SOURCE_OF_ROW).alias(SOURCE), pl.col(LINE_OF_ROW).alias(LINE), text.alias("row_text")
     )
     joined = rows.join(bad.lazy(), on=ROW_OF_INPUT, how="left", maintain_order="left")
-    joined.select(*QUARANTINE_SCHEMA).sink_parquet(part, maintain_order=True, row_group_size=ROW_GROUP)
+    write_rows(joined.select(*QUARANTINE_SCHEMA), part)
     firsts = pl.scan_parquet(part, glob=False).group_by(REASON).first().collect()
     return {
         str(row[REASON]): f"{row[SOURCE]}{'' if row[LINE] is None else f' line {row[LINE]}'}: {row['row_text'][:200]}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dataframely as dy
 import polars as pl
 
 from kgrec.columns import CLICK, CONVERSION, HEAD, HEAD_IS_ITEM, RELATION, TAIL
-from kgrec.data.checks import ROW_GROUP
+from kgrec.data.table_files import write_rows
 from kgrec.graph.merging import repeated
 
 
@@ -88,7 +89,13 @@ class LabelsContract(dy.Schema):
 
 def write_table(frame: pl.LazyFrame, path: Path, contract: type[dy.Schema]) -> int:
     """Write a canonical table in its order, check every row against its contract, return the number of rows."""
-    frame.sink_parquet(path, maintain_order=True, row_group_size=ROW_GROUP)
+    return int(write_and_tell(frame, path, contract)[0])
+
+
+def write_and_tell(frame: pl.LazyFrame, path: Path, contract: type[dy.Schema], **told: pl.Expr) -> tuple[Any, ...]:
+    """As `write_table`; return the number of rows and what the expressions `told` say of all rows, a value each."""
+    write_rows(frame, path)
     written = pl.scan_parquet(path, glob=False).select(contract.column_names())
     checked = contract.validate(written, eager=False)
-    return int(checked.select(pl.col(contract.column_names()[0]).len()).collect(engine="streaming").item())
+    rows = pl.col(contract.column_names()[0]).len().alias("rows")
+    return checked.select(rows, **told).collect(engine="streaming").row(0)

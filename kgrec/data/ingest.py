@@ -21,7 +21,7 @@ from kgrec.columns import (
     TITLE,
     USER,
 )
-from kgrec.data.checks import ROW_OF_INPUT, Findings
+from kgrec.data.checks import Findings
 from kgrec.data.contracts import (
     EventsContract,
     ExposuresContract,
@@ -30,6 +30,7 @@ from kgrec.data.contracts import (
     LinksContract,
     TriplesContract,
     UsersContract,
+    write_and_tell,
     write_table,
 )
 from kgrec.data.interactions import Log, read_interactions
@@ -213,8 +214,8 @@ def _firsts(log: Log | None, column: str) -> pl.DataFrame:
     """The distinct ids of a log in the order of their first row."""
     if log is None:
         return pl.DataFrame(schema={column: pl.String})
-    first = log.ids.group_by(column).agg(pl.col(ROW_OF_INPUT).min())
-    return first.collect(engine="streaming").sort(ROW_OF_INPUT).select(column)
+    firsts = log.ids.select(column).unique(maintain_order=True).collect(engine="streaming")
+    return firsts.select(pl.col(column).cast(pl.String))
 
 
 def _catalogue(
@@ -234,16 +235,17 @@ def _write_log(log: Log | None, out: Path) -> dict[str, Any]:
     names = log.events.collect_schema().names()
     canonical = [pl.col(name).cast(dtype) for name, dtype in EVENTS_SCHEMA.items()]
     extra = [name for name in names if name not in EVENTS_SCHEMA]
+    ends = {"first": pl.col(TIME).min(), "last": pl.col(TIME).max()}
     facts: dict[str, Any] = {
-        "events": write_table(log.events.select(*canonical, *extra), out / EVENTS_FILE, EventsContract),
-        "impressions": log.exposures is not None, "has_time": log.has_time, "labels": list(log.labels),
+        "impressions": log.exposures is not None, "has_time": log.has_time, "labels": list(log.labels)
     }  # fmt: skip
-    timed = [pl.scan_parquet(out / EVENTS_FILE, glob=False).select(TIME)]
+    events = log.events.select(*canonical, *extra)
+    facts["events"], *times = write_and_tell(events, out / EVENTS_FILE, EventsContract, **ends)
     if log.exposures is not None:
-        facts["exposures"] = write_table(log.exposures, out / EXPOSURES_FILE, ExposuresContract)
-        timed.append(pl.scan_parquet(out / EXPOSURES_FILE, glob=False).select(TIME))
-    ends = pl.concat(timed).select(first=pl.col(TIME).min(), last=pl.col(TIME).max()).collect(engine="streaming").row(0)
-    facts["time_range"] = [instant.isoformat() for instant in ends] if log.has_time else None
+        told = write_and_tell(log.exposures, out / EXPOSURES_FILE, ExposuresContract, **ends)
+        facts["exposures"], times = told[0], [*times, *told[1:]]
+    known = [instant for instant in times if instant is not None]
+    facts["time_range"] = [min(known).isoformat(), max(known).isoformat()] if log.has_time else None
     return facts
 
 

@@ -28,12 +28,12 @@ from kgrec.columns import (
     USER,
     VALUE,
 )
-from kgrec.data.checks import ROW_OF_INPUT, Fault, Findings, Sifted, Tolerance, sift
+from kgrec.data.checks import Fault, Findings, Sifted, Tolerance, sift
 from kgrec.data.exposures import judge_impressions
 from kgrec.data.partitions import FOLDER
 from kgrec.data.roles import EventRole, InteractionsConfig, folded, holds, named
 from kgrec.data.sources import Table, materialise, reading
-from kgrec.data.values import check_ids, find_column, flag_of, id_text, is_blank, number_of, part_of, time_of
+from kgrec.data.values import check_ids, find_column, flag_of, id_kept, is_blank, number_of, part_of, time_of
 from kgrec.errors import Problem
 
 __all__ = ["InteractionsConfig", "Log", "read_interactions"]
@@ -50,7 +50,7 @@ class Log:
     """A log that was read.
 
     events: `EVENTS_SCHEMA` (plus `part`, plus context in layout "events"). exposures: `EXPOSURES_SCHEMA` (plus
-    context, `part`) or None. ids: `user`, `item`, `ROW_OF_INPUT` of every kept row.
+    context, `part`) or None. ids: `user`, `item` of every kept row in source order, text or what text is made of.
     labels: which of click and conversion there are.
     """
 
@@ -164,11 +164,11 @@ def _find_labels(config: InteractionsConfig, table: Table, findings: Findings) -
 def _sift_log(
     config: InteractionsConfig, table: Table, columns: _Columns, findings: Findings, now: datetime | None
 ) -> Sifted:
-    """The canonical values of each good row. `now` is None when the log has no time."""
+    """The canonical values of each good row, ids as they are kept. `now` is None when the log has no time."""
     schema = table.schema()
     values = {
-        USER: id_text(columns.user, schema[columns.user]),
-        ITEM: id_text(columns.item, schema[columns.item]),
+        USER: id_kept(columns.user, schema[columns.user]),
+        ITEM: id_kept(columns.item, schema[columns.item]),
         TIME: time_of(columns.time, schema[columns.time]) if columns.time and now else pl.lit(None, TIME_TYPE),
         VALUE: number_of(columns.value, schema[columns.value]) if columns.value else pl.lit(None, pl.Float64),
     }
@@ -234,19 +234,24 @@ def _by_events(config: InteractionsConfig, sifted: Sifted, extra: list[str], has
     if EVENT in rows.collect_schema():
         others = rows.filter(~happened & ~pl.col(IMPRESSION)).group_by(EVENT).len().collect(engine="streaming")
         left_out = {str(name): int(count) for name, count in others.sort(EVENT).iter_rows()}
-    events = rows.filter(happened).select(*EVENTS_SCHEMA, *extra)
+    events = _with_text(rows.filter(happened).select(*EVENTS_SCHEMA, *extra))
     judged = judge_impressions(rows, labels, extra, has_time=has_time, shares=shares) if sums[IMPRESSION] else None
-    ids = rows.filter(happened | pl.col(IMPRESSION)).select(USER, ITEM, ROW_OF_INPUT)
-    return Log(events, judged, ids, labels, has_time, left_out)
+    ids = rows.filter(happened | pl.col(IMPRESSION)).select(USER, ITEM)
+    return Log(events, None if judged is None else _with_text(judged), ids, labels, has_time, left_out)
 
 
 def _by_impressions(sifted: Sifted, extra: list[str], labels: tuple[str, ...], has_time: bool) -> Log:
     rows = sifted.frame
     full = rows.with_columns(pl.lit(False).alias(label) for label in (CLICK, CONVERSION) if label not in labels)
     parts = [name for name in extra if name == PART]
-    events = full.filter(pl.col(CLICK) | pl.col(CONVERSION)).select(*EVENTS_SCHEMA, *parts)
-    exposures = rows.select(USER, ITEM, TIME, *labels, *extra)
-    return Log(events, exposures, rows.select(USER, ITEM, ROW_OF_INPUT), labels, has_time, {})
+    events = _with_text(full.filter(pl.col(CLICK) | pl.col(CONVERSION)).select(*EVENTS_SCHEMA, *parts))
+    exposures = _with_text(rows.select(USER, ITEM, TIME, *labels, *extra))
+    return Log(events, exposures, rows.select(USER, ITEM), labels, has_time, {})
+
+
+def _with_text(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Ids as the canonical tables have them."""
+    return rows.with_columns(pl.col(USER, ITEM).cast(pl.String))
 
 
 def _has_behaviour(config: InteractionsConfig, table: Table, sifted: Sifted, log: Log, findings: Findings) -> bool:

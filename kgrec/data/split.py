@@ -218,12 +218,15 @@ def future_in_the_past(
     """Check `time` and `part` (and the columns of `group`, within which to look) as `check_no_future` says."""
     table, facts = table.drop_nulls(TIME), []
     starts = {} if group else _starts(table)
-    for earlier, later in ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST)):
+    looked_at = ((TRAIN, VALIDATION), (TRAIN, TEST), (VALIDATION, TEST))
+    wrong = []
+    for earlier, later in looked_at:
         first = pl.col(TIME).filter(pl.col(PART) == later).min()
         start = first.over(group) if group else pl.lit(starts.get(later), dtype=TIME_TYPE)
         late = pl.col(TIME) > start if group else pl.col(TIME) >= start
-        wrong = table.filter((pl.col(PART) == earlier) & late.fill_null(False))
-        count = int(wrong.select(pl.len()).collect(engine="streaming").item())
+        wrong.append((pl.col(PART) == earlier) & late.fill_null(False))
+    counted = table.select(one.sum().alias(str(at)) for at, one in enumerate(wrong)).collect(engine="streaming").row(0)
+    for (earlier, later), found, count in zip(looked_at, wrong, counted, strict=True):
         if count == 0:
             continue
         told = f"{earlier} rows that do not come before the first {later} row"
@@ -231,7 +234,7 @@ def future_in_the_past(
             raise InputError(
                 Problem(
                     "split", told, "this is a fault of the split, not of the data: please report it",
-                    count=count, example=str(wrong.head(1).collect().row(0, named=True)),
+                    count=count, example=str(table.filter(found).head(1).collect().row(0, named=True)),
                 )
             )  # fmt: skip
         facts.append(f"{count:,} of {counts[earlier]:,} {told} (the data's own split)")

@@ -15,6 +15,7 @@ from kgrec.data.checks import Findings
 from kgrec.data.sources import Table, reading
 from kgrec.errors import Problem, nearest
 
+_INTEGERS: Final = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64)
 _EXACT_FLOATS: Final = 2.0**53
 _ISO_WITH_ZONE: Final = "%Y-%m-%dT%H:%M:%S%.f%#z"
 _ISO_NAIVE: Final = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
@@ -48,10 +49,20 @@ def find_column(
 def id_text(column: str, dtype: pl.DataType) -> pl.Expr:
     """Return ids as stripped text, null where null or blank; floats must have been checked by `check_ids`."""
     raw = pl.col(column)
+    if dtype in _INTEGERS:
+        return raw.cast(pl.String)
     if dtype.is_float() or dtype.is_decimal():
         return raw.cast(pl.Float64).cast(pl.Int64, strict=False).cast(pl.String)
     text = raw.cast(pl.String).str.strip_chars()
     return pl.when(text != "").then(text)
+
+
+def id_kept(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Return ids as they are kept on the way to text: integers where the source has them, which differ as texts do.
+
+    `pl.String` of what this returns is what `id_text` returns.
+    """
+    return pl.col(column) if dtype in _INTEGERS else id_text(column, dtype)
 
 
 def check_ids(table: Table, columns: Sequence[str | None], findings: Findings) -> bool:

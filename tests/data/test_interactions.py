@@ -230,3 +230,26 @@ def test_config_that_contradicts_itself() -> None:
     ):
         with pytest.raises(ValidationError):
             InteractionsConfig.model_validate({"path": "log.csv", **keys})
+
+
+def test_ids_as_integers_give_the_tables_of_ids_as_text(tmp_path: Path) -> None:
+    """Integers stay integers until tables are written, and are joined, told apart and numbered as texts are."""
+    size = 3_000
+    row = pl.int_range(size, eager=True)
+    frame = pl.DataFrame({"user": (row * row) % 97 - 5, "item": (row * 7) % 401, "timestamp": row // 3 + 10**9})
+    frame = frame.with_columns(event=pl.Series(["show", "click", "purchase"] * (size // 3)))
+    short = (pl.col("user").cast(pl.Int8), pl.col("item").cast(pl.UInt16))
+    forms = {"integers": frame, "small": frame.with_columns(*short),
+             "text": frame.with_columns(pl.col("user", "item").cast(pl.String))}  # fmt: skip
+    found = {}
+    for form, rows in forms.items():
+        rows.write_parquet(tmp_path / f"{form}.parquet")
+        facts = run(tmp_path, {"path": f"{form}.parquet", "tolerated": 1.0})
+        tables = {name: table(tmp_path, name) for name in ("events", "exposures", "users", "items")}
+        found[form] = (facts["quarantined"], facts["time_range"], tables)
+    for form in ("integers", "small"):
+        assert found[form][:2] == found["text"][:2]
+        for name, expected in found["text"][2].items():
+            assert found[form][2][name].equals(expected), (form, name)
+    assert found["text"][2]["exposures"]["click"].any()
+    assert found["text"][2]["users"]["user"].to_list() == list(dict.fromkeys(forms["text"]["user"]))

@@ -34,6 +34,30 @@ def test_rows_and_ids_are_inverse_and_the_unknown_is_null(known, asked):
     assert vocabulary.ids(rows).to_list() == [word if word in places else None for word in asked]
 
 
+NUMBERS = ["0", "7", "12", "100", "640"]
+NEARLY = [*NUMBERS, "07", "+7", "-7", " 7", "7 ", "7.0", "1e2", "-0", "", "\u0667", "641", "9" * 30, None]
+
+
+@given(st.lists(st.sampled_from(NUMBERS)), st.lists(st.sampled_from(NEARLY)), st.booleans())
+def test_ids_that_are_numbers_are_found_as_texts_are(known, asked, by_text):
+    """Looked up by number where all of them are plain numbers; one that is not (of a known length) takes the join."""
+    vocabulary = Vocabulary.of(text([*known, *(["07"] if by_text else [])]))
+    places = {word: place for place, word in enumerate(vocabulary.entries)}
+    expected = [places.get(word) for word in asked]
+    assert vocabulary.rows(text(asked)).to_list() == expected
+    frame = vocabulary.with_rows(pl.LazyFrame({"user": text(asked), "at": range(len(asked))}), "user", "user_row")
+    found = frame.collect(engine="streaming")
+    assert found["user_row"].to_list() == expected
+    assert found["user_row"].dtype == pl.Int32
+    assert found["at"].to_list() == list(range(len(asked)))
+
+
+def test_numbers_far_apart_do_not_make_a_table_over_all_of_them():
+    far = text(["5", str(10**12), str(2**63 - 1)])
+    vocabulary = Vocabulary.of(far)
+    assert vocabulary.rows(text([str(2**63 - 1), "6", "5"])).to_list() == [2, None, 0]
+
+
 def test_nulls_numbers_and_rows_out_of_range_are_refused():
     vocabulary = Vocabulary.of(text(["a", "b"]))
     with pytest.raises(ValueError, match="1 null"):
