@@ -3,10 +3,10 @@
     python benchmarks/index.py [--items 1000000] [--events 4000000] [--folder DIR] [--threads 2] [--queries 2000]
         [--kinds auto,auto/2,hnsw,ivf] [--peers PYTHON]
 
-A planted shop (`benchmarks/planted.py`) is ingested and a model trained for four epochs, without towers; its item vectors
-are indexed and its users ask. Vectors are kept in `--folder` and used again. PYTHON: an interpreter with hnswlib,
-usearch and numpy of its own. Prints a JSON line for each: recall@10 against exact search on users that nothing was
-tuned on, and queries a second, all at once on so many threads and one by one.
+A planted shop (`benchmarks/planted.py`) is ingested and a model trained for four epochs, without towers; its item
+vectors are indexed and its users ask. Vectors are kept in `--folder` and used again. PYTHON: an interpreter with
+hnswlib, usearch and numpy of its own. Prints a JSON line for each: recall@10 against exact search on users that
+nothing was tuned on, and queries a second, all at once on so many threads and one by one.
 """
 
 from __future__ import annotations
