@@ -79,11 +79,11 @@ def test_a_large_batch_is_looked_at_in_parts_and_gives_its_gradient(monkeypatch:
         torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_large_batch_against_sampled_items_is_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_against_sampled_items_add_up_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     shape, data, _ = tastes()
     found = []
-    for most in (10_000, 70):
-        monkeypatch.setattr(tasks, "_SAMPLED_ROWS", most)
+    for most in (None, 70):
+        monkeypatch.setattr(tasks.RetrievalTask, "rows_at_once", most)
         network = make_network(shape, NetworkConfig(dimensions=8), data, seed=1).eval()
         (task,) = make_tasks(shape, replace(data, triples_T3=None), TaskConfig(full_softmax_items=0, sampled_items=16))
         batch = next(iter(task.batches(torch.Generator().manual_seed(0), 1)))
