@@ -15,9 +15,10 @@ from kgrec.features.feature_log import ROW, SIGHTINGS, SOURCE, FeatureLog, Span
 from kgrec.features.global_rates import GlobalRates
 from kgrec.features.over_graph import edges_of, values_over_graph
 from kgrec.features.shares import Share
-from kgrec.features.spans import Array, Sight
+from kgrec.features.spans import Array, Sight, by_key
 from kgrec.features.view import LABELLED, FeatureView
 from kgrec.features.windows import key_codes, values_as_of
+from kgrec.graph.merging import run_starts
 
 _PLACE = "__place"
 _AT = "__at"
@@ -95,8 +96,10 @@ class ShareOfViews:
     def _examples(self, view: FeatureView, sources: pl.DataFrame) -> Array:
         """Return one row of the frame for each key that the view has values of."""
         rows = sources[_PLACE].to_numpy().astype(np.int64)
-        keys, example = np.unique(self._codes[view.keys][rows], return_index=True)
-        return np.asarray(rows[example[keys >= 0]])
+        keys = self._codes[view.keys][rows]
+        order = by_key(keys)
+        firsts = order[run_starts(keys[order])]
+        return np.asarray(rows[firsts[keys[firsts] >= 0]])
 
     def _tied_items(self, view: FeatureView) -> pl.Series:
         edges = edges_of(view, self.world.entities)

@@ -22,6 +22,7 @@ from kgrec.features.aggregations import Of
 Array = npt.NDArray[Any]
 NEVER: Final = np.iinfo(np.int64).min
 """The time of what did not happen."""
+_BITS: Final = 63  # of a number that is not negative
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,19 @@ class Sight:
     instants: Array = field(init=False)
     source_rank: Array = field(init=False)
     marks: dict[tuple[str, Of], Array] = field(init=False, default_factory=dict)
+    ranks: dict[timedelta, Array] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         times = self.sources[TIME].to_physical().to_numpy()
         changes = np.concatenate([np.ones(min(1, len(times)), np.bool_), times[1:] != times[:-1]])
         object.__setattr__(self, "instants", times[changes])
-        object.__setattr__(self, "source_rank", np.searchsorted(self.instants, times))
+        object.__setattr__(self, "source_rank", np.cumsum(changes) - 1)
+
+    def asked_rank(self, ago: timedelta = timedelta(0)) -> Array:
+        """Return how many distinct instants of the sources lie before each instant of `at`, or so long ago."""
+        if ago not in self.ranks:
+            self.ranks[ago] = np.searchsorted(self.instants, self.at - ago // timedelta(microseconds=1))
+        return self.ranks[ago]
 
     def happened(self, kind: Of) -> Array:
         """Say of each source whether it is of this kind; a missing label says no."""
@@ -91,48 +99,66 @@ def labelled_of(kind: Of) -> pl.Expr:
     return pl.col(CLICK if kind is Of.CLICK else CONVERSION).is_not_null()
 
 
+def by_key(key: Array) -> Array:
+    """Return the stable order of rows by their key (int64, -1 or more): of equal keys the earlier row comes first.
+
+    Key and position make one number, and plain sorting of numbers is many times faster than of positions.
+
+    >>> by_key(np.array([2, -1, 2, 0])).tolist()
+    [1, 3, 0, 2]
+    """
+    bits = len(key).bit_length()
+    if int(key.max(initial=0)) + 1 >= 1 << (_BITS - bits):
+        order: Array = np.argsort(key, kind="stable")
+        return order
+    packed = ((key + 1) << bits) | np.arange(len(key))
+    packed.sort()
+    return packed & ((1 << bits) - 1)
+
+
 @dataclass(frozen=True)
 class Span:
-    """For each instant the positions [first, stop) of its rows among the sources, put in `order` of key and time."""
+    """The positions [first, stop) of each instant's rows among the sources, put in `order` of key and time.
+
+    asked: the order of the instants, by key, in which first and stop are. What is near is looked at one after the
+    other, so that seconds grow as the rows do; what the methods return is in the order of the sight.
+    """
 
     sight: Sight
     source_key: Array
     order: Array
+    asked: Array
     first: Array
     stop: Array
 
     @classmethod
     def find(cls, sight: Sight, source_key: Array, target_key: Array, lookback: timedelta | None) -> Span:
         """Place each window; an instant without a key has an empty one."""
-        step = len(sight.instants) + 1
-        place = source_key * step + sight.source_rank
-        order = np.argsort(place, kind="stable")
-        place, key = place[order], target_key * step
-        stop = np.searchsorted(place, key + np.searchsorted(sight.instants, sight.at))
-        if lookback is not None:
-            key = key + np.searchsorted(sight.instants, sight.at - lookback // timedelta(microseconds=1))
-        first = np.where(target_key < 0, stop, np.searchsorted(place, key))
-        return cls(sight, source_key, order, first, stop)
+        step, order, asked = len(sight.instants) + 1, by_key(source_key), by_key(target_key)
+        place = source_key[order] * step + sight.source_rank[order]
+        key = target_key[asked] * step
+        stop = np.searchsorted(place, key + sight.asked_rank()[asked])
+        start = key if lookback is None else key + sight.asked_rank(lookback)[asked]
+        return cls(sight, source_key, order, asked, np.where(key < 0, stop, np.searchsorted(place, start)), stop)
 
     def count(self, mark: Array) -> Array:
         """Return how many rows of each window have the mark, as float64 (exact)."""
         sums = np.concatenate([[0], np.cumsum(mark[self.order])])
-        counts: Array = sums[self.stop] - sums[self.first]
-        return counts.astype(np.float64)
+        return self._in_order((sums[self.stop] - sums[self.first]).astype(np.float64))
 
     def last_time(self, mark: Array) -> Array:
         """Return the time (microseconds) of each window's last marked row; NEVER when there is none."""
         places = np.where(mark[self.order], np.arange(len(mark)), -1)
         last = np.concatenate([[-1], np.maximum.accumulate(places)])[self.stop]
         times = np.concatenate([self._times(), [0]])
-        return np.where(last >= self.first, times[last], NEVER)
+        return self._in_order(np.where(last >= self.first, times[last], NEVER))
 
     def last_rows(self, mark: Array, n: int) -> Array:
         """Return the indices of each window's last n marked sources, newest first, -1 beyond; shape (instants, n)."""
         marked, behind = self._marked(mark)
         nth_NK = np.maximum(behind[:, None] - 1 - np.arange(n), -1)
         there_NK = (nth_NK >= 0) & (np.concatenate([marked, [-1]])[nth_NK] >= self.first[:, None])
-        return np.where(there_NK, np.concatenate([self.order[marked], [-1]])[nth_NK], -1)
+        return self._in_order(np.where(there_NK, np.concatenate([self.order[marked], [-1]])[nth_NK], -1))
 
     def decayed_sum(self, mark: Array, half_life_us: float) -> Array:
         """Return the sum over each window's marked rows of 2^(-age / half life). The window must reach all time back.
@@ -152,9 +178,14 @@ class Span:
             reach *= 2
         last = behind - 1
         there = (last >= 0) & (np.concatenate([marked, [-1]])[last] >= self.first)
-        ages = self.sight.at - np.concatenate([times, [0]])[last]
+        ages = self.sight.at[self.asked] - np.concatenate([times, [0]])[last]
         found = np.concatenate([sums, [0.0]])[last] * np.exp2(-np.where(there, ages, 0) / half_life_us)
-        return np.where(there, found, 0.0)
+        return self._in_order(np.where(there, found, 0.0))
+
+    def _in_order(self, found: Array) -> Array:
+        back = np.empty_like(found)
+        back[self.asked] = found
+        return back
 
     def _times(self) -> Array:
         times: Array = self.sight.instants[self.sight.source_rank[self.order]]

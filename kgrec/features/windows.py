@@ -20,8 +20,8 @@ from kgrec.features.view import FeatureView
 
 _TICK: Final = timedelta(microseconds=1)
 _LIST: Final = pl.List(pl.String)
-ROWS_AT_ONCE: Final = 200_000
-"""Rows of one share of the keys: a sorted column of them stays in the cache. No result depends on it."""
+_LARGEST: Final = 2**62
+_SMALL: Final = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,43 @@ class Before:
 def key_codes(frame: pl.DataFrame, key_sets: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], Array]:
     """Return for each set of keys one int64 per row: equal for equal keys, -1 where a key is null.
 
-    >>> key_codes(pl.DataFrame({"a": ["x", "y", "x"], "b": [1, 1, None]}), [("a", "b")])[("a", "b")].tolist()
-    [0, 1, -1]
+    A code times the number of rows fits int64.
+
+    >>> key_codes(pl.DataFrame({"a": ["x", "y", "x"], "b": [0, 0, None]}), [("a", "b"), ("b",)])
+    {('a', 'b'): array([3, 5, -1]), ('b',): array([ 0,  0, -1])}
     """
     key_sets = list(dict.fromkeys(key_sets))
-    names = sorted({key for keys in key_sets for key in keys})
-    ranks = frame.select(pl.col(name).rank("dense").cast(pl.Int64).fill_null(0) for name in names)
-    columns = {name: ranks[name].to_numpy() for name in names}
+    columns = {key: _numbered(frame[key]) for keys in key_sets for key in keys}
     return {keys: _combine([columns[key] for key in keys]) for keys in key_sets}
 
 
-def _combine(ranks: Sequence[Array]) -> Array:
-    """Number the distinct combinations of dense ranks (0 = null) from 0; -1 where one of them is null."""
-    if len(ranks) == 1:
-        return ranks[0] - 1
-    code, known = ranks[0], ranks[0] > 0
-    for rank in ranks[1:]:
-        known &= rank > 0
-        code = np.unique(code * (rank.max(initial=0) + 1) + rank, return_inverse=True)[1].astype(np.int64)
-    code[known] = np.unique(code[known], return_inverse=True)[1]
-    return np.where(known, code, -1)
+def _numbered(values: pl.Series) -> Array:
+    """Return a number from 1 on for each value, 0 for null: rows and other small whole numbers are their own."""
+    if values.dtype in _SMALL and int(values.min() or 0) >= 0:  # type: ignore[arg-type]
+        return values.cast(pl.Int64).fill_null(-1).to_numpy() + 1
+    return values.rank("dense").cast(pl.Int64).fill_null(0).to_numpy()
+
+
+def _combine(numbers: Sequence[Array]) -> Array:
+    """Number combinations of values (0 = null) from 0 on; -1 where one of them is null."""
+    code, known = numbers[0], numbers[0] > 0
+    for next_number in numbers[1:]:
+        known &= next_number > 0
+        fits = _most(code) * _most(next_number) < _LARGEST
+        more = next_number if fits else _dense(next_number)
+        code = (code if fits else _dense(code)) * _most(more) + more
+    code = code if _most(code) * (len(code) + 2) < _LARGEST else _dense(code)
+    return np.where(known, code - 1, -1)
+
+
+def _most(code: Array) -> int:
+    return int(code.max(initial=0)) + 1
+
+
+def _dense(code: Array) -> Array:
+    """Return numbers from 1 on in the place of larger ones."""
+    found: Array = np.unique(code, return_inverse=True)[1].astype(np.int64) + 1
+    return found
 
 
 def values_as_of(
@@ -77,37 +94,7 @@ def values_as_of(
 def raw_as_of(
     view: FeatureView, sight: Sight, source_key: Array, target_key: Array, before: Before | None = None
 ) -> pl.DataFrame:
-    """Return what the view's features are made of: exact counts, last times (null: never), decayed sums, lists.
-
-    Rows of different keys do not see each other, so a large log is taken apart by key: what is sorted and searched at
-    a time then stays in the processor's cache, and the seconds grow as the rows do.
-    """
-    shares = -(-max(len(source_key), len(target_key)) // ROWS_AT_ONCE)
-    if before is not None or shares <= 1:
-        return _raw(view, sight, source_key, target_key, before)
-    source_order, source_ends = _by_share(source_key, shares)
-    target_order, target_ends = _by_share(target_key, shares)
-    sources, source_key, at = sight.sources[source_order], source_key[source_order], sight.at[target_order]
-    target_key, found = target_key[target_order], []
-    for share in range(shares):
-        mine = slice(source_ends[share], source_ends[share + 1])
-        asked = slice(target_ends[share], target_ends[share + 1])
-        part = Sight(sources[mine], at[asked])
-        found.append(_raw(view, part, source_key[mine], target_key[asked], None))
-    back = np.empty(len(target_order), np.int64)
-    back[target_order] = np.arange(len(target_order))
-    return pl.concat(found)[back]
-
-
-def _by_share(key: Array, shares: int) -> tuple[Array, Array]:
-    """Return an order of the rows by the remainder of their key, stable, and where each share begins and ends."""
-    share = (key % shares).astype(np.uint16)
-    return np.argsort(share, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(share, minlength=shares))])
-
-
-def _raw(
-    view: FeatureView, sight: Sight, source_key: Array, target_key: Array, before: Before | None
-) -> pl.DataFrame:  # fmt: skip
+    """Return what the view's features are made of: exact counts, last times (null: never), decayed sums, lists."""
     span = Span.find(sight, source_key, target_key, view.lookback)
     columns: dict[str, pl.Series] = {}
     for name, feature in raw_columns(view).items():

@@ -15,7 +15,7 @@ from kgrec.features.in_pieces import features_in_pieces
 from kgrec.features.latest import LatestFeatures, save_latest
 from kgrec.features.shares import packed, shares_of, slices_of
 from kgrec.features.view import DistinctCount, FeatureView, LastValues, Of, Rate, Recency
-from tests.features.test_shares_of_keys import world
+from tests.features.test_key_codes import world
 
 BY_CONTEXT = FeatureView(
     "told", ("tab", "item:genre"), (Rate(Of.CLICK), Recency(Of.CLICK), DistinctCount("user_row"),
