@@ -4,7 +4,7 @@ from unittest import mock
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.planted import Shop
@@ -50,6 +50,7 @@ def test_codes_that_do_not_fit_are_made_dense_and_change_no_bit(monkeypatch):
         assert one.table.equals(other.table), one.name
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 6), max_size=60), st.sampled_from([63, 8, 6]))
 def test_the_order_by_key_is_stable(key, bits):
     with mock.patch.object(spans, "_BITS", bits):
@@ -64,6 +65,7 @@ VALUES = {
 TYPES = {"a": pl.String, "b": pl.Int32, "c": pl.Int64, "d": pl.Boolean}
 
 
+@settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries(VALUES)), st.sampled_from([2**62, 40]))
 def test_codes_are_equal_where_all_keys_are(rows, largest):
     frame = pl.DataFrame(rows, schema=TYPES)
