@@ -13,6 +13,8 @@ class TaskRunner(StrEnum):
 
     SEQUENTIAL = "sequential"
     THREADS = "threads"
+    DASK = "dask"
+    RAY = "ray"
 
 
 class ResourcesConfig(BaseModel):
@@ -30,7 +32,8 @@ class ResourcesConfig(BaseModel):
     task_runner: TaskRunner = Field(
         TaskRunner.SEQUENTIAL,
         description="Where commands parse the files of a log that comes in several (a glob, as one a day): one after "
-        "the other, or each a Prefect task on threads of this process.",
+        "the other, or each a Prefect task on threads of this process, on Dask or on Ray (the extras dask and ray; "
+        "a cluster that DASK_ADDRESS or RAY_ADDRESS names, else one of this machine for as long as it takes).",
     )
 
     def rows(self, bytes_of_a_row: int) -> int:

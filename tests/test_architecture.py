@@ -15,6 +15,10 @@ CODE_MODEL = ROOT / "mlflow" / "retriever.py"
 LAYERS = {"kgrec": {"kgrec"}, "feature_store": {"kgrec", "feature_store"}, "pipelines": set(PACKAGES)}
 OWNERS = {
     "prefect": ("pipelines/",),
+    "prefect_dask": ("pipelines/",),
+    "prefect_ray": ("pipelines/",),
+    "dask": (),
+    "distributed": (),
     "mlflow": ("kgrec/tracking/", "mlflow/retriever.py"),
     "faiss": ("kgrec/serving/faiss_index.py",),
     "ir_measures": (),

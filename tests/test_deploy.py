@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ from kgrec.chain.context import Run
 from kgrec.config import load_config
 from kgrec.data.ingest import input_digests
 from kgrec.data.interactions import InteractionsConfig
-from kgrec.data.partitions import Parsing, parse_in_turn
-from kgrec.errors import InputError, UnreachableError, WorkspaceBusyError
+from kgrec.data.partitions import ParseAll, Parsing, parse_in_turn
+from kgrec.errors import InputError, KgrecError, UnreachableError, WorkspaceBusyError
 from kgrec.resources import TaskRunner
 from kgrec.schedule import ScheduleConfig, may_pass
 from kgrec.serving.versions import read_registry
@@ -33,6 +35,7 @@ from kgrec.stages import run
 from kgrec.workspace import Workspace
 from tests import worlds
 from tests.calling import KGREC, as_json, call
+from tests.data.deadly import Deadly
 from tests.data.ingesting import run as run_ingest
 from tests.data.ingesting import table
 from tests.data.test_partitions import LOG, write_days
@@ -202,14 +205,41 @@ def test_a_run_that_takes_too_long_is_stopped(flows: Any) -> None:
     assert time.monotonic() - started < 10
 
 
+CLUSTERS = tuple(pytest.param(name, marks=pytest.mark.distributed) for name in (TaskRunner.DASK, TaskRunner.RAY))
+
+
+@pytest.fixture
+def parse_all(request: pytest.FixtureRequest) -> ParseAll:
+    """What parses the files of a log, by the name that the test is given."""
+    from pipelines import partitions
+
+    try:
+        found = partitions.parse_all_on(request.param)
+    except InputError as missing:
+        pytest.skip(f"cannot be tested here: {missing}")
+    if request.param is TaskRunner.RAY:
+        request.getfixturevalue("ray_cluster")
+    return found
+
+
+def in_flow(flows: Any, work: Callable[[], Any]) -> Any:
+    return flows("t", lambda call: call("ingest", work))
+
+
+def test_every_task_runner_is_tested() -> None:
+    from pipelines import partitions
+
+    assert {TaskRunner.SEQUENTIAL, TaskRunner.THREADS, *(name.values[0] for name in CLUSTERS)} == set(TaskRunner)
+    assert partitions.RUNNERS.keys() == set(TaskRunner) - {TaskRunner.SEQUENTIAL}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TaskRunner)
+@pytest.mark.parametrize("parse_all", [TaskRunner.SEQUENTIAL, TaskRunner.THREADS, *CLUSTERS], indirect=True)
 def test_files_parsed_as_mapped_tasks_give_the_same_tables(
-    name: TaskRunner, flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parse_all: ParseAll, flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines import partitions
 
-    parse_all = partitions.parse_all_on(name)
     asked: list[int] = []
 
     def counted(parsings: Sequence[Parsing]) -> None:
@@ -221,20 +251,108 @@ def test_files_parsed_as_mapped_tasks_give_the_same_tables(
     tables = ("events", "users", "items", "quarantine")
     expected_facts = run_ingest(tmp_path, LOG)
     expected = [table(tmp_path, one).serialize() for one in tables]
-    facts = flows("t", lambda call: call("ingest", lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted)))
+    facts = in_flow(flows, lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted))
     assert facts == expected_facts
     assert [table(tmp_path, one).serialize() for one in tables] == expected
     (tmp_path / "day-4.csv").unlink()
     run_ingest(tmp_path, LOG)
-    flows("t", lambda call: call("ingest", lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted)))
+    in_flow(flows, lambda: run_ingest(tmp_path, LOG, scratch="a", parse_all=counted))
     assert asked == [5], "what was parsed before is not parsed again"
     written = [
         {path.name: path.read_bytes() for path in (tmp_path / scratch).rglob("*.arrow")} for scratch in ("scratch", "a")
     ]
     assert written[0] == written[1]
+
+
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator[str]:
+    """The address of a cluster of Dask that stands, as a team's does; it gives a file up after two deaths."""
+    local = import_module("distributed").LocalCluster
+    with (
+        import_module("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
+        local(n_workers=1, dashboard_address=None) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def standing_cluster(
+    request: pytest.FixtureRequest, parse_all: ParseAll, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Let the tasks go to a cluster that was started before, where there are clusters."""
+    if request.node.callspec.params["parse_all"] is TaskRunner.DASK:
+        monkeypatch.setenv("DASK_ADDRESS", request.getfixturevalue("dask_cluster"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standing_cluster")
+@pytest.mark.parametrize("parse_all", [TaskRunner.THREADS, *CLUSTERS], indirect=True)
+def test_files_that_tasks_cannot_parse_are_told_as_those_parsed_in_turn(
+    parse_all: ParseAll, flows: Any, tmp_path: Path
+) -> None:
+    rows = pl.Series(range(50_000))
+    for day in range(3):
+        pl.DataFrame({"user": rows, "item": rows, "timestamp": rows}).write_parquet(tmp_path / f"day-{day}.parquet")
+    for day, first in ((1, 100), (2, 5000)):  # both are told by polars, each in words of its own
+        content = bytearray((tmp_path / f"day-{day}.parquet").read_bytes())
+        content[first:-4000] = bytes(len(content) - 4000 - first)
+        (tmp_path / f"day-{day}.parquet").write_bytes(content)
+    log = {"path": "day-*.parquet"}
+    with pytest.raises(InputError, match="the rows cannot be read") as in_turn:
+        run_ingest(tmp_path, log)
+    with pytest.raises(InputError) as by_tasks:
+        in_flow(flows, lambda: run_ingest(tmp_path, log, scratch="a", parse_all=parse_all))
+    assert str(by_tasks.value) == str(in_turn.value)
+    fault = str(in_turn.value.problems[0].example)
+    assert fault not in said_by_prefect()
     gone = Parsing(pl.scan_parquet(tmp_path / "gone.parquet"), tmp_path / "none.arrow", 10)
     with pytest.raises(FileNotFoundError):
-        flows("t", lambda call: call("ingest", lambda: parse_all([gone])))
+        in_flow(flows, lambda: parse_all([gone]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standing_cluster")
+@pytest.mark.parametrize("parse_all", CLUSTERS, indirect=True)
+def test_a_process_that_dies_over_a_file_is_survived_unless_it_always_does(
+    parse_all: ParseAll, flows: Any, tmp_path: Path
+) -> None:
+    marks = [tmp_path / "once", tmp_path / "always"]
+    once, always = (Deadly(mark, deaths) for mark, deaths in zip(marks, (1, 99), strict=True))
+    for mark in marks:
+        mark.mkdir()
+    in_flow(flows, lambda: parse_all([Parsing(once, tmp_path / "once.arrow", 10)]))  # type: ignore[arg-type]
+    assert pl.read_ipc(tmp_path / "once.arrow").to_dicts() == [{"row": 1}]
+    with pytest.raises(KgrecError, match="were lost"):
+        in_flow(flows, lambda: parse_all([Parsing(always, tmp_path / "always.arrow", 10)]))  # type: ignore[arg-type]
+    assert len(list(marks[1].iterdir())) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("parse_all", [TaskRunner.DASK], indirect=True)
+def test_a_cluster_of_dask_that_does_not_answer_is_told(
+    parse_all: ParseAll, flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_ADDRESS", f"tcp://127.0.0.1:{free_port()}")
+    gone = Parsing(pl.scan_parquet(tmp_path / "gone.parquet"), tmp_path / "none.arrow", 10)
+    with (
+        import_module("dask").config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(UnreachableError, match="cluster of dask cannot be reached") as told,
+    ):
+        in_flow(flows, lambda: parse_all([gone]))
+    assert "DASK_ADDRESS" in told.value.problems[0].remedy
+
+
+@pytest.mark.parametrize(("name", "package"), [("dask", "prefect_dask"), ("ray", "prefect_ray")])
+def test_a_task_runner_that_is_not_installed_is_refused_with_the_remedy(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.train import run_flow
+
+    monkeypatch.setitem(sys.modules, package, None)
+    setting = f"resources.task_runner={name}"
+    with pytest.raises(InputError, match=rf"kgrec\[{name}\]"):
+        run_flow(Run(load_config(worlds.TINY, [setting]), Workspace(tmp_path / "w"), VIEWS), "ingest")
 
 
 @pytest.mark.slow

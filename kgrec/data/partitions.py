@@ -7,6 +7,8 @@ the clock) is computed anew each time.
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,8 @@ ParseAll = Callable[[Sequence[Parsing]], None]
 
 def parse(parsing: Parsing) -> None:
     """Compute the values of one file; they appear whole or not at all."""
-    aside = parsing.file.with_name(f".{parsing.file.name}.part")
+    own = f"{platform.node()}.{os.getpid()}"  # a scheduler that takes a process for dead lets another do the same
+    aside = parsing.file.with_name(f".{parsing.file.name}.{own}.part")
     parsing.computed.sink_ipc(aside, compression="lz4", maintain_order=True, record_batch_size=parsing.row_group_size)
     aside.replace(parsing.file)
 

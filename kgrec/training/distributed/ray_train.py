@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import ray
@@ -42,11 +43,14 @@ def start(launch: Launch, module: str, job: Path) -> None:
 
 
 @contextmanager
-def cluster(processes: int) -> Iterator[None]:
-    """Join the user's cluster or start one of this machine, and leave it; nothing to do where one was joined before."""
+def cluster(processes: int, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Join the user's cluster or start one of this machine, and leave it; nothing to do where one was joined before.
+
+    environment: variables of its processes, beside those that make them import the kgrec that runs here.
+    """
     ours = not ray.is_initialized()
     if ours:
-        ray.init(log_to_driver=False, runtime_env={"env_vars": _environment()}, **_where(processes))
+        ray.init(log_to_driver=False, runtime_env={"env_vars": {**_environment(), **environment}}, **_where(processes))
     try:
         yield
     finally:
