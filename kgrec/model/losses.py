@@ -153,8 +153,8 @@ def sampled_softmax_loss(
 class _SampledSoftmax(torch.autograd.Function):
     """Sum of share * (log(e^s + lift * (sum of e^draws - hits * e^s)) - s); the gradient is made with the loss.
 
-    As `_CatalogueSoftmax` does: a user's draws are scored once, however many positives the user has, and the scores of a
-    chunk of users are never kept. A table of positives times draws took about twenty times as long.
+    As `_CatalogueSoftmax` does: a user's draws are scored once, however many positives the user has, and the scores of
+    a chunk of users are never kept. A table of positives times draws took about twenty times as long.
     """
 
     @staticmethod
