@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -189,9 +188,6 @@ def sampled() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1].endswith(".json"):  # what torchrun and Ray start
-        main(sys.argv[1:])
-        sys.exit()
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["curve", "half", "sampled"])
     parser.add_argument("--launcher", default="torchrun")

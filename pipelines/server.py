@@ -5,26 +5,25 @@ It is not started where PREFECT_API_URL names a server. It ends with the command
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from kgrec.errors import KgrecError, StorageError
+from kgrec.parentage import end_with
 
 API_URL: Final = "PREFECT_API_URL"
 _PATIENCE_SECONDS: Final = 120
 _ROOM_MB: Final = 4
-_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 class TemporaryServer:
@@ -100,13 +99,8 @@ def _start(port: int, *, services: bool) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1",
          "--port", str(port), "--log-level", "critical", "--lifespan", "on"],
         env={**environment, **own}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  no other thread runs yet
+        preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509  no other thread runs yet
     )  # fmt: skip
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _free_port() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +82,3 @@ PARTS = {"survived": _survived, "every_kind": _every_kind, "shared_out": _shared
 
 def _nothing(_: Progress) -> None:
     pass
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

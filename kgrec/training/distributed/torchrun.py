@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from kgrec.training.distributed import bound
 from kgrec.training.distributed.launch import Launch, WorkersLostError
 
 _LAST_LINES: Final = 15
@@ -17,22 +18,25 @@ issue 135712). Threads: the job sets them."""
 
 
 def command(launch: Launch, module: str, job: Path) -> list[str]:
-    """Return the command that trains a job on this machine.
+    """Return the command that trains a job on this machine: an agent that ends with this process, and theirs with it.
 
-    >>> " ".join(command(Launch(launcher="torchrun", processes=2), "there", Path("job.json"))[1:])
-    '-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 3 --module there job.json'
+    >>> here = command(Launch(launcher="torchrun", processes=2), "there", Path("job.json"))
+    >>> here[1:5]
+    ['-m', 'kgrec.training.distributed.bound', 'torch.distributed.run', '--standalone']
+    >>> here[5:]
+    ['--nproc-per-node=2', '--max-restarts=3', '--module', 'kgrec.training.distributed.bound', 'there', 'job.json']
     """
-    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(launch.processes)]
-    return [*agent, "--max-restarts", str(launch.restarts), "--module", module, str(job)]
+    agent = [sys.executable, "-m", bound.MODULE, "torch.distributed.run", "--standalone"]
+    how = [f"--nproc-per-node={launch.processes}", f"--max-restarts={launch.restarts}", "--module", bound.MODULE]
+    return [*agent, *how, module, str(job)]
 
 
 def start(launch: Launch, module: str, job: Path) -> None:
     """Run the job in processes of this machine; what they say goes to a log beside the job, its end into the error."""
     log = job.with_suffix(".log")
+    environment = {**os.environ, **SETTINGS, bound.PARENT: str(os.getpid())}
     with log.open("wb") as stream:
-        agent = subprocess.Popen(
-            command(launch, module, job), stdout=stream, stderr=subprocess.STDOUT, env=os.environ | SETTINGS
-        )
+        agent = subprocess.Popen(command(launch, module, job), stdout=stream, stderr=subprocess.STDOUT, env=environment)
         try:
             status = agent.wait()
         finally:
