@@ -112,9 +112,9 @@ def write_encoded_features(
     aside = out / ".aside"
     made = material.pieces(views, present, at_once, aside)
     rows, names = _rows(material, made, aside if at_once is not None and made.rows > at_once else None)
-    train = rows.filter(pl.col(c.PART) == c.TRAIN).select(names)
+    train = pl.concat(rows).filter(pl.col(c.PART) == c.TRAIN).select(names)
     encoder = FeatureEncoder.fit(train, context=present, counts=made.counts, config=config)
-    _write_encoded(out, encoder, rows.select(names), made.rows)
+    _write_encoded(out, encoder, [piece.select(names) for piece in rows], made.rows)
     write_atomically(out / ENCODER, canonical_json(encoder.to_dict() | {"context": present}).encode())
     save_latest(out / LATEST, made.latest, made.derived)
     version = table.write(rows)
@@ -132,23 +132,23 @@ def write_encoded_features(
     }
 
 
-def _rows(material: Material, made: FeaturePieces, aside: Path | None) -> tuple[pl.LazyFrame, list[str]]:
-    """Return the rows with ids, time, part, labels and features, and the features' names; in files where asked."""
+def _rows(material: Material, made: FeaturePieces, aside: Path | None) -> tuple[list[pl.LazyFrame], list[str]]:
+    """Return the rows with ids, time, part, labels and features in pieces, in files if asked; and the names."""
     named, found, names = Named.of(material.log), [], list[str]()
     for start, piece in zip(range(0, max(made.rows, 1), PIECE), made.pieces(), strict=True):
         identities = named.identities(made.log.piece(start, PIECE))
         names = piece.columns
         rows = pl.concat([identities, piece.drop(identities.columns, strict=False)], how="horizontal")
         found.append(kept(rows, aside / "rows" if aside is not None else None))
-    return pl.concat(found), names
+    return found, names
 
 
-def _write_encoded(out: Path, encoder: FeatureEncoder, rows: pl.LazyFrame, count: int) -> None:
+def _write_encoded(out: Path, encoder: FeatureEncoder, pieces: Sequence[pl.LazyFrame], count: int) -> None:
     with (
         RowWriter(out / NUMERIC, (count, len(encoder.numeric_names)), np.float32) as numeric_NF,
         RowWriter(out / CATEGORICAL, (count, len(encoder.categorical)), np.int32) as categorical_NC,
     ):
-        for start in range(0, count, PIECE):
-            numbers, codes = encoder.encode(rows.slice(start, PIECE).collect())
+        for piece in pieces:
+            numbers, codes = encoder.encode(piece.collect())
             numeric_NF.append(numbers)
             categorical_NC.append(codes)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import polars as pl
 
 from kgrec.artifacts import hash_file, write_atomically
+from kgrec.data.table_files import write_rows
 from kgrec.errors import ArtifactError, InputError, Problem
 from kgrec.features.tables import FeatureTable, TableVersion
 
@@ -24,7 +25,6 @@ except ImportError:  # an extra: who asks for Delta without it is told how to in
 
 _HISTORY: Final = "history.json"
 _PLACE: Final = "__row"
-_ROW_GROUP: Final = 262_144
 _VERSION, _WRITTEN, _ROWS = "kgrec.version", "kgrec.written", "kgrec.num_rows"
 _FOR_EVER: Final = {
     "delta.logRetentionDuration": "interval 36500 days",
@@ -54,7 +54,7 @@ class ParquetTable(FeatureTable):
         self.root.mkdir(parents=True, exist_ok=True)
         final = self.root / f"{version.name}.parquet"
         aside = final.with_suffix(".part")
-        rows.sink_parquet(aside, maintain_order=True, row_group_size=_ROW_GROUP)
+        write_rows(rows, aside)
         aside.replace(final)
         entry = {"version": version.name, "written": version.written.isoformat(), "num_rows": version.num_rows,
                  "sha256": hash_file(final)}  # fmt: skip

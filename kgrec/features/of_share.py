@@ -70,19 +70,18 @@ class ShareOfViews:
     def _through(self, number: int) -> pl.DataFrame:
         sighting = SIGHTINGS[number]
         visible = self._dated(pl.col(PART).is_in(sighting.sources))
-        asked = self.frame.with_row_index(_PLACE).filter(
-            pl.col(PART).is_in(sighting.targets) & (pl.col(SOURCE) == LABELLED.name)
-        )
+        asked = self._of(LABELLED.name, self.frame.with_row_index(_PLACE)).filter(pl.col(PART).is_in(sighting.targets))
         at = asked.select(self.world.span.asked_at(number).alias(_AT))[_AT].to_numpy()
         rates = {name: found.as_of(number, at) for name, found in self.world.rates.items()}
-        sights = _sights(self.views, visible, at)
+        names = dict.fromkeys(view.source.name for view in self.views)
+        sights = {name: Sight(self._of(name, visible), at) for name in names}
         places = asked[_PLACE].to_numpy()
         found = [self._values(view, sights[view.source.name], rates[view.source.name], places) for view in self.views]
         return pl.concat([asked.select(ROW), *found], how="horizontal")
 
     def latest(self, view: FeatureView) -> pl.DataFrame:
         """Return a view's value per key of the share as of just after the last row of all, sorted by key."""
-        dated = self._dated(pl.lit(True)).filter(pl.col(SOURCE) == view.source.name)
+        dated = self._of(view.source.name, self._dated(None))
         keys = (ITEM_ROW,) if view.graph_key else view.keys
         targets = self._tied_items(view) if view.graph_key else self._examples(view, dated)
         sight = Sight(dated, np.full(len(targets), self.world.end))
@@ -90,8 +89,14 @@ class ShareOfViews:
         named = targets.to_frame() if isinstance(targets, pl.Series) else self.frame[targets].select(keys)
         return pl.concat([named, self._values(view, sight, rates, targets)], how="horizontal").sort(keys)
 
-    def _dated(self, chosen: pl.Expr) -> pl.DataFrame:
-        return self.frame.with_row_index(_PLACE).filter(chosen).drop_nulls(TIME).sort(TIME, maintain_order=True)
+    def _of(self, source: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of one source; all of them where there is but one."""
+        return rows if self.world.log.events is None else rows.filter(pl.col(SOURCE) == source)
+
+    def _dated(self, chosen: pl.Expr | None) -> pl.DataFrame:
+        rows = self.frame.with_row_index(_PLACE)
+        rows = (rows if chosen is None else rows.filter(chosen)).drop_nulls(TIME)
+        return rows if rows[TIME].is_sorted() else rows.sort(TIME, maintain_order=True)
 
     def _examples(self, view: FeatureView, sources: pl.DataFrame) -> Array:
         """Return one row of the frame for each key that the view has values of."""
@@ -115,9 +120,3 @@ class ShareOfViews:
             return values_over_graph(view, sight, sight.sources[ITEM_ROW], items, edges, rates)
         codes, rows = self._codes[view.keys], sight.sources[_PLACE].to_numpy()
         return values_as_of(view, sight, codes[rows], codes[targets], rates)
-
-
-def _sights(views: Sequence[FeatureView], visible: pl.DataFrame, at: Array) -> dict[str, Sight]:
-    """Return per source that a view reads what may be seen of it."""
-    names = dict.fromkeys(view.source.name for view in views)
-    return {name: Sight(visible.filter(pl.col(SOURCE) == name), at) for name in names}

@@ -43,12 +43,13 @@ class Sight:
         times = self.sources[TIME].to_physical().to_numpy()
         changes = np.concatenate([np.ones(min(1, len(times)), np.bool_), times[1:] != times[:-1]])
         object.__setattr__(self, "instants", times[changes])
-        object.__setattr__(self, "source_rank", np.cumsum(changes) - 1)
+        object.__setattr__(self, "source_rank", np.cumsum(changes, dtype=_whole(len(times))) - 1)
 
     def asked_rank(self, ago: timedelta = timedelta(0)) -> Array:
         """Return how many distinct instants of the sources lie before each instant of `at`, or so long ago."""
         if ago not in self.ranks:
-            self.ranks[ago] = np.searchsorted(self.instants, self.at - ago // timedelta(microseconds=1))
+            rank = np.searchsorted(self.instants, self.at - ago // timedelta(microseconds=1))
+            self.ranks[ago] = rank.astype(_whole(len(self.instants)))
         return self.ranks[ago]
 
     def happened(self, kind: Of) -> Array:
@@ -142,9 +143,10 @@ class Span:
         return cls(sight, source_key, order, asked, np.where(key < 0, stop, np.searchsorted(place, start)), stop)
 
     def count(self, mark: Array) -> Array:
-        """Return how many rows of each window have the mark, as float64 (exact)."""
-        sums = np.concatenate([[0], np.cumsum(mark[self.order])])
-        return self._in_order((sums[self.stop] - sums[self.first]).astype(np.float64))
+        """Return how many rows of each window have the mark, int64."""
+        sums: Array = np.zeros(len(mark) + 1, _whole(len(mark)))
+        np.cumsum(mark[self.order], out=sums[1:])
+        return self._in_order(sums[self.stop] - sums[self.first]).astype(np.int64)
 
     def last_time(self, mark: Array) -> Array:
         """Return the time (microseconds) of each window's last marked row; NEVER when there is none."""
@@ -195,3 +197,8 @@ class Span:
         """Return the positions of the marked rows, and per window how many of them lie before its end."""
         ordered = mark[self.order]
         return np.flatnonzero(ordered), np.concatenate([[0], np.cumsum(ordered)])[self.stop]
+
+
+def _whole(most: int) -> type[np.signedinteger[Any]]:
+    """Return the smallest type of numbers up to `most` that pays: what is looked up at random stays in the cache."""
+    return np.int32 if most < 2**31 else np.int64

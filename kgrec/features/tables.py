@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -30,7 +30,7 @@ _TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
 
 
 TABLE: Final = "table"  # the fact of a features artifact that names the version written with it
-_PIECE: Final = 262_144
+PIECE: Final = 262_144
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,21 @@ class FeatureTable(ABC):
     def load(self, name: str) -> pl.DataFrame:
         """Return the rows of a version of the history, in the order in which they were written."""
 
-    def write(self, rows: pl.DataFrame | pl.LazyFrame, now: datetime | None = None) -> str:
+    def write(self, rows: pl.DataFrame | pl.LazyFrame | Sequence[pl.LazyFrame], now: datetime | None = None) -> str:
         """Make these rows the latest version and return its name; lazy ones are read a piece at a time.
 
-        Categories are kept as text and unsigned numbers as signed ones, which every backend can hold.
+        A sequence is the rows in pieces of `PIECE`, the last may be shorter: each is read alone, which spares finding
+        its place among all. Categories are kept as text and unsigned numbers as signed ones, which every backend can
+        hold.
         """
-        plain = _plain(rows.lazy())
-        name, versions = content_digest(plain)[:20], self.history()
+        given = [rows.lazy()] if isinstance(rows, pl.DataFrame | pl.LazyFrame) else rows
+        plain = [_plain(piece) for piece in given]
+        whole = plain[0] if len(plain) == 1 else pl.concat(plain)
+        digest = content_digest(whole) if len(plain) == 1 else _digest_of(piece.collect() for piece in plain)
+        name, versions = digest[:20], self.history()
         if not versions or versions[-1].name != name:
-            num_rows = plain.select(pl.len()).collect().item()
-            self.append(plain, TableVersion(name, now or datetime.now(UTC), num_rows))
+            num_rows = sum(piece.select(pl.len()).collect().item() for piece in plain)
+            self.append(whole, TableVersion(name, now or datetime.now(UTC), num_rows))
         return name
 
     def read(self, version: str | None = None, *, at: datetime | None = None) -> pl.DataFrame:
@@ -131,10 +136,14 @@ class FeatureTable(ABC):
 
 def content_digest(rows: pl.DataFrame | pl.LazyFrame) -> str:
     """Return the SHA-256 of the rows' values, types and order; lazy rows are read a piece at a time."""
-    stream, lazy = _Digest(), rows.lazy()
+    lazy = rows.lazy()
     num_rows = lazy.select(pl.len()).collect().item()
-    for start in range(0, max(num_rows, 1), _PIECE):
-        piece = lazy.slice(start, _PIECE).collect()
+    return _digest_of(lazy.slice(start, PIECE).collect() for start in range(0, max(num_rows, 1), PIECE))
+
+
+def _digest_of(pieces: Iterable[pl.DataFrame]) -> str:
+    stream = _Digest()
+    for piece in pieces:
         piece.rechunk().write_ipc(cast("IO[bytes]", stream), compat_level=pl.CompatLevel.oldest())
     return stream.sha256.hexdigest()
 

@@ -185,8 +185,7 @@ def rate_kinds(views: Iterable[FeatureView]) -> list[Of]:
 
 
 def _added(counts: Array, past: pl.Series | None) -> pl.Series:
-    found = counts.astype(np.int64)
-    return pl.Series(found if past is None else found + past.fill_null(0).to_numpy())
+    return pl.Series(counts if past is None else counts + past.fill_null(0).to_numpy())
 
 
 def _later(times: Array, past: pl.Series | None) -> pl.Series:

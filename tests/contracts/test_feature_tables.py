@@ -11,7 +11,7 @@ import pytest
 
 from kgrec.columns import PART_TYPE
 from kgrec.errors import ArtifactError, InputError
-from kgrec.features import backends
+from kgrec.features import backends, tables
 from kgrec.features.backends import BACKENDS, BackendName
 from kgrec.features.tables import FeatureTable
 
@@ -77,11 +77,29 @@ def test_equal_content_has_one_name_and_is_not_written_twice(table: FeatureTable
     assert table.read()["item__click_rate"][0] == 0.5
 
 
+def test_rows_in_pieces_are_the_same_version_and_each_piece_is_read_alone(
+    table: FeatureTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "PIECE", 3)
+    whole = pl.concat([rows(4, value) for value in (0.1, 0.2)])
+    read: list[int] = []
+    pieces = [
+        whole[start : start + 3].lazy().map_batches(lambda piece: read.append(piece.height) or piece)
+        for start in range(0, 8, 3)
+    ]
+    name = table.write(pieces, NOW)
+    assert read[:3] == [3, 3, 2]
+    assert table.write(whole, NOW + DAY) == name
+    assert table.write(whole.lazy(), NOW + DAY) == name
+    assert [one.num_rows for one in table.history()] == [8]
+    assert table.read().equals(whole.with_columns(pl.col("part").cast(pl.String), pl.col("n").cast(pl.Int64)))
+
+
 def test_all_backends_give_a_content_the_same_name_and_the_same_rows(tmp_path: Path) -> None:
     pytest.importorskip("deltalake")
-    tables = [member(tmp_path / name) for name, member in BACKENDS.items()]
-    assert len({table.write(rows()) for table in tables}) == 1
-    assert all(table.read().equals(tables[0].read()) for table in tables)
+    every = [member(tmp_path / name) for name, member in BACKENDS.items()]
+    assert len({table.write(rows()) for table in every}) == 1
+    assert all(table.read().equals(every[0].read()) for table in every)
 
 
 def test_a_person_is_forgotten_in_every_version_and_the_names_stay(table: FeatureTable) -> None:
