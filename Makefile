@@ -44,7 +44,7 @@ test-torchrec: $(VENV)/installed-torchrec
 	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed -k "not ray" tests/chain tests/contracts tests/training
 
 test-dask: $(VENV)/installed-dask
-	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed -k dask tests
+	KGREC_NOTHING_SKIPPED=1 $(BIN)/python -m pytest -m distributed -k dask tests/test_deploy.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
