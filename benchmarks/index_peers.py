@@ -1,6 +1,6 @@
 """hnswlib and usearch on the vectors of `benchmarks/index.py`, run by an interpreter of their own.
 
-    PYTHON benchmarks/index_peers.py FOLDER THREADS
+    PYTHON benchmarks/index_peers.py FOLDER THREADS [hnswlib,usearch]
 
 FOLDER holds items.npy, tuning.npy, asking.npy and truth.npy. The effort is raised on tuning.npy until recall@10 is .99.
 """
@@ -25,7 +25,9 @@ def main() -> None:
     )
     tuning_QD = tuning_QD[:500]
     truth_of_tuning = np.argsort(-(tuning_QD @ items_ID.T), axis=1)[:, :K]
-    for name, build in (("hnswlib", hnswlib_index), ("usearch", usearch_index)):
+    builders = {"hnswlib": hnswlib_index, "usearch": usearch_index}
+    for name in sys.argv[3].split(",") if len(sys.argv) > 3 else builders:
+        build = builders[name]
         began = time.perf_counter()
         search, set_effort = build(items_ID, threads)
         seconds, effort = time.perf_counter() - began, 0
