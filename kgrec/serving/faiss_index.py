@@ -55,7 +55,7 @@ def _probes(count: int, ending: str = "") -> list[str]:
 KINDS: Final[Mapping[KindName, _Kind]] = MappingProxyType(
     {
         KindName.IVF_PQ: _Kind(
-            lambda count, d: f"IVF{_lists(count)},PQ{d // 2}x4fs,RFlat",
+            lambda count, d: f"IVF{_lists(count)},PQ{d}x4fsr,RFlat",  # of what the list's centre leaves over
             lambda count: [e for few, more in zip(_probes(count, ",k_factor_rf=10"), _probes(count, ",k_factor_rf=40"),
                                                   strict=True) for e in (few, more)],
             multiple=4,
