@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
 from prefect.states import Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -20,6 +21,7 @@ from kgrec.data.partitions import ParseAll, Parsing, parse, parse_in_turn
 from kgrec.errors import InputError, KgrecError, Problem, UnreachableError
 from kgrec.resources import TaskRunner
 
+T = TypeVar("T")
 _MOST_TASKS: Final = 200
 """Of more files a task takes several: each task costs Prefect's server some time of its own."""
 _PROCESSES: Final = os.cpu_count() or 1
@@ -85,12 +87,26 @@ def parse_all_on(name: TaskRunner) -> ParseAll:
     return parse_all
 
 
+class _Here(list[T]):
+    """What this process alone needs: the flow goes with each of its tasks, and a copy of it has nothing of this."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Here, ()
+
+
 def _as_tasks(runs: list[list[Parsing]], runner: Any) -> list[BaseException]:
     """Parse each run of files as a task of a flow of its own; return what went wrong, in the order of the files."""
-    faults: list[BaseException] = []
+    faults, asked = _Here[BaseException](), _Here(runs)
 
     def whole() -> None:
-        for future in task(name="parse files", cache_policy=NO_CACHE, persist_result=False)(_parse_run).map(runs):
+        parse_files = task(name="parse files", cache_policy=NO_CACHE, persist_result=False)(_parse_run)
+        alone: Any = None
+        around = TaskRunContext.__var__.set(alone)  # or the stage, which holds this run, would go with each task
+        try:
+            futures = parse_files.map(list(asked))
+        finally:
+            TaskRunContext.__var__.reset(around)
+        for future in futures:
             try:
                 told: Any = future.result(raise_on_failure=False)
             except Exception as lost:

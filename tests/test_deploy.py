@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import polars as pl
@@ -223,7 +224,14 @@ def parse_all(request: pytest.FixtureRequest) -> ParseAll:
 
 
 def in_flow(flows: Any, work: Callable[[], Any]) -> Any:
-    return flows("t", lambda call: call("ingest", work))
+    """Do work as a stage that holds what no other process can be sent, as a terminal's progress is."""
+    held = Lock()
+
+    def stage() -> Any:
+        with held:
+            return work()
+
+    return flows("t", lambda call: call("ingest", stage))
 
 
 def test_every_task_runner_is_tested() -> None:
