@@ -130,9 +130,11 @@ assumed prices. Every core is taken to do what one did here; the network between
 **What breaks first.** The memory of `{widest.stage}`: {widest.memory / 1e9:,.0f} GB, {widest.machines} machines.
 The most work is `{longest.stage}`, {100 * longest.seconds / everything:.0f} % of the processor hours.
 
-**What has to be built for it.** `train` must shard its tables, and sample or cache the propagation: now every
-step goes over all edges. `graph` must stream its triples. `ingest`, `split` and `features` run as they are; with one
-file a day, days can be parsed on several machines.
+**What it asks for.** `train` is planned with exact propagation, where every step goes over all edges; at this size it
+shares its tables out and samples neighbours (`training.tables = "torchrec"`, `model.propagation = "sampled"`), which
+nobody has run beyond two processes. `graph` holds its triples and would have to stream them: that is not built.
+`ingest`, `split` and `features` run as they are; with one file a day, days can be parsed on several machines
+(`resources.task_runner`).
 
 ## What it rests on
 
