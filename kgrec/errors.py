@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 _DISK: Final = ("No space left on device", "Disk quota exceeded", "disk is full", "Read-only file system",
                 "readonly database")  # fmt: skip
@@ -66,6 +66,10 @@ class InputError(KgrecError):
             raise ValueError("an InputError needs at least one problem")
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process have the problems: an exception is made anew of its words otherwise."""
+        return type(self), (self.problems,)
+
     def for_others(self, *, examples: bool = False) -> str:
         """Return all problems; without examples, which may be rows of people, unless they are allowed.
 
@@ -91,6 +95,10 @@ class GateRefusedError(KgrecError):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__("the gate refused this version:\n" + "\n".join(f"  - {r}" for r in self.reasons))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process have the reasons."""
+        return type(self), (self.reasons,)
 
 
 class StorageError(KgrecError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from kgrec.errors import (
     InputError,
     KgrecError,
     Problem,
+    UnreachableError,
     WorkspaceBusyError,
     nearest,
 )
@@ -95,3 +97,17 @@ def test_seeds_are_the_same_in_another_process():
         for salt in ("0", "1")
     }
     assert found == {str(derive_seed(7, "split", 3))}
+
+
+@pytest.mark.parametrize("kind", [InputError, UnreachableError])
+def test_problems_stay_whole_on_their_way_to_another_process(kind):
+    problems = [Problem("log.csv", "blank item", "fill it in", 2, "user ann"), Problem("k", "no number", "give one")]
+    there = pickle.loads(pickle.dumps(kind(problems)))
+    assert (type(there), there.problems, str(there)) == (kind, tuple(problems), str(kind(problems)))
+
+
+def test_a_refusal_keeps_its_reasons_on_its_way_to_another_process():
+    there = pickle.loads(pickle.dumps(GateRefusedError(["worse than popularity", "too large"])))
+    assert (there.reasons, str(there)) == (
+        ("worse than popularity", "too large"), str(GateRefusedError(["worse than popularity", "too large"]))
+    )  # fmt: skip
