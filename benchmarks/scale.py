@@ -142,6 +142,15 @@ def drawn(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def figure(value: float) -> str:
+    """Return three digits, or all of a number from 100 on.
+
+    >>> figure(0.5516), figure(2885.5)
+    ('0.552', '2,886')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def panel(
     lines: Sequence[dict[str, Any]], title: str, value: Callable[[dict[str, Any]], float], left: int
 ) -> list[str]:
@@ -166,7 +175,7 @@ def panel(
         for one in own:
             x, y = at(one)
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            parts.append(f'<text x="{x + 5:.1f}" y="{y - 4:.1f}" fill="{colour}">{value(one):,.3g}</text>')
+            parts.append(f'<text x="{x + 5:.1f}" y="{y - 4:.1f}" fill="{colour}">{figure(value(one))}</text>')
     return parts
 
 
