@@ -11,7 +11,7 @@ import polars as pl
 from kgrec.features.feature_log import ROW
 
 PIECE: Final = 262_144
-"""Rows that are put together at a time: those of a row group of the log."""
+"""Rows that are put together at a time. Names of feature tables follow from it."""
 _BATCH: Final = 65_536
 
 

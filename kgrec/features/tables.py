@@ -20,6 +20,7 @@ import polars as pl
 
 from kgrec.columns import USER
 from kgrec.errors import ArtifactError
+from kgrec.features.pieces import PIECE
 
 _TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
     pl.UInt8(): pl.Int16(),
@@ -30,7 +31,6 @@ _TO_SIGNED: Final[Mapping[pl.DataType, pl.DataType]] = {
 
 
 TABLE: Final = "table"  # the fact of a features artifact that names the version written with it
-PIECE: Final = 262_144
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,3 @@ def entire_space_loss(click_logit_B: Tensor, conversion_logit_B: Tensor, convers
     log_both_B = functional.logsigmoid(click_logit_B) + functional.logsigmoid(conversion_logit_B)
     log_not_both_B = torch.log(-torch.expm1(log_both_B.clamp(max=-1e-6)))
     return -(conversion_B * log_both_B + (1 - conversion_B) * log_not_both_B).mean()
-
-
-def _weighted_mean(value_P: Tensor, weight_P: Tensor) -> Tensor:
-    return (value_P * weight_P).sum() / weight_P.sum().clamp(min=1e-12)
