@@ -112,7 +112,7 @@ def write_encoded_features(
     aside = out / ".aside"
     made = material.pieces(views, present, at_once, aside)
     rows, names = _rows(material, made, aside if at_once is not None and made.rows > at_once else None)
-    train = pl.concat(rows).filter(pl.col(c.PART) == c.TRAIN).select(names)
+    train = (piece.filter(pl.col(c.PART) == c.TRAIN).select(names).collect() for piece in rows)
     encoder = FeatureEncoder.fit(train, context=present, counts=made.counts, config=config)
     _write_encoded(out, encoder, [piece.select(names) for piece in rows], made.rows)
     write_atomically(out / ENCODER, canonical_json(encoder.to_dict() | {"context": present}).encode())

@@ -26,7 +26,7 @@ from kgrec.errors import InputError, Problem
 from kgrec.evaluation.ranking import Target
 from kgrec.features.declarations import check_declarations
 from kgrec.features.of_runs import table_of
-from kgrec.features.shares import BYTES_OF_A_ROW
+from kgrec.features.shares import BYTES_OF_A_ROW, MOST_AT_ONCE
 from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.versions import read_registry
 
@@ -116,7 +116,7 @@ def features(run: Run, ingested: Artifact, log: Artifact) -> Artifact:
     settings["config"] = run.config.features.model_dump(mode="json")
     check_declarations(run.views, context)
     table = table_of(run.workspace, run.config.name, run.config.features.backend)
-    at_once = run.config.resources.rows(BYTES_OF_A_ROW)
+    at_once = min(run.config.resources.rows(BYTES_OF_A_ROW), MOST_AT_ONCE)
     return run.stage(
         "features",
         {"split": log.digest, "ingest": ingested.digest},

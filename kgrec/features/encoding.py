@@ -8,7 +8,7 @@ train; 0 is unknown. A sequence is pooled: the share of each of its frequent val
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,11 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kgrec.errors import ArtifactError
 from kgrec.features.backends import BackendName
+from kgrec.features.column_statistics import ColumnStatistics, transformed
 
 MAX_CATEGORIES = 1000
-FEW_INTEGERS = 50
 MISSING = ":missing"
-_BLOCK = 1 << 22  # rows whose float64 are held at a time; sums are of blocks, so that a column need not be
 
 
 class FeaturesConfig(BaseModel):
@@ -100,25 +99,27 @@ class FeatureEncoder:
 
     @classmethod
     def fit(
-        cls, train: pl.DataFrame | pl.LazyFrame, *, context: Collection[str] = (), counts: Collection[str] = (),
-        config: FeaturesConfig | None = None,
+        cls, train: pl.DataFrame | Iterable[pl.DataFrame], *, context: Collection[str] = (),
+        counts: Collection[str] = (), config: FeaturesConfig | None = None,
     ) -> FeatureEncoder:  # fmt: skip
-        """Return the encoder of these train rows (hand in no other rows); of lazy ones a column is held at a time.
+        """Return the encoder of these train rows (hand in no other rows), which may come in frames of like columns.
 
         context: declared request-time columns. counts: columns to be read through log1p besides whole numbers that are
-        never negative. Columns of other types (times) and numbers that never vary are ignored.
+        never negative. Columns of other types (times) and numbers that never vary are ignored. The figures of many
+        frames are those of one but for the last bits of means.
         """
         config = config or FeaturesConfig()
+        found: dict[str, ColumnStatistics] = {}
+        for frame in [train] if isinstance(train, pl.DataFrame) else train:
+            for name, dtype in frame.schema.items():
+                found.setdefault(name, ColumnStatistics(name, dtype, context, counts)).add(frame[name])
         numeric, categorical, ignored, sequences = [], [], [], []
-        lazy = train.lazy()
-        for name in lazy.collect_schema():
-            column = lazy.select(name).collect(engine="streaming").to_series()
-            if _is_category(column, context):
+        for column in found.values():
+            if column.is_category:
                 categorical.append(_fit_categories(column, config))
-            elif column.dtype == pl.List(pl.String):
-                frequent = _by_frequency(column.explode()).head(config.sequence_values)
-                sequences.append(SequenceColumn(column.name, tuple(frequent)))
-            elif column.dtype.is_numeric() and (fitted := _fit_number(column, counts)) is not None:
+            elif column.is_sequence:
+                sequences.append(SequenceColumn(column.name, tuple(_values(column).head(config.sequence_values))))
+            elif (fitted := _fit_number(column)) is not None:
                 numeric.append(fitted)
             else:
                 ignored.append(column.name)
@@ -154,7 +155,7 @@ class FeatureEncoder:
     def _numbers(self, frame: pl.DataFrame) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the numeric columns one by one, in the order of their names."""
         for number in self.numeric:
-            column = _transformed(_column(frame, number.name), number.log)
+            column = transformed(_column(frame, number.name), number.log)
             scaled = ((column - number.mean) / number.std).fill_null(0.0)
             yield scaled.to_numpy().astype(np.float32)
             if number.indicator:
@@ -187,53 +188,23 @@ class FeatureEncoder:
             raise ArtifactError(f"no feature encoder: {error}") from None
 
 
-def _is_category(column: pl.Series, context: Collection[str]) -> bool:
-    if column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
-        return True
-    if not column.dtype.is_integer():
-        return False
-    return column.name in context or column.drop_nulls().n_unique() <= FEW_INTEGERS
+def _values(column: ColumnStatistics) -> pl.Series:
+    return pl.Series([], dtype=pl.String) if column.frequencies is None else column.frequencies.values()
 
 
-def _fit_categories(column: pl.Series, config: FeaturesConfig) -> CategoricalColumn:
-    values = _by_frequency(column)
+def _fit_categories(column: ColumnStatistics, config: FeaturesConfig) -> CategoricalColumn:
+    values = _values(column)
     kept = tuple(values.head(config.categories))
     return CategoricalColumn(column.name, kept, config.hash_buckets if len(values) > len(kept) else 0)
 
 
-def _by_frequency(values: pl.Series) -> pl.Series:
-    """Return the distinct values, the most frequent first; ties by name."""
-    counted = values.alias("value").drop_nulls().value_counts(name="count").cast({"value": pl.String})
-    return counted.sort(["count", "value"], descending=[True, False])["value"]
-
-
-def _fit_number(column: pl.Series, counts: Collection[str]) -> NumericColumn | None:
-    smallest = column.min()
-    never_negative = isinstance(smallest, int) and smallest >= 0
-    log = column.name in counts or (column.dtype.is_integer() and never_negative)
-    blocks = [column.slice(start, _BLOCK) for start in range(0, len(column), _BLOCK)]
-    sums, extremes, count = 0.0, set[float](), 0
-    for block in blocks:
-        known = _known(block, log)
-        count += len(known)
-        sums += float(known.sum())
-        extremes |= {float(known.min()), float(known.max())} if len(known) else set()
-    indicator = count < len(column)
-    if not count or (len(extremes) == 1 and not indicator):
+def _fit_number(column: ColumnStatistics) -> NumericColumn | None:
+    moments = column.moments
+    indicator = moments.count < column.rows
+    if not moments.count or (moments.low == moments.high and not indicator):
         return None
-    mean = sums / count
-    std = float(np.sqrt(sum(float(np.square(_known(block, log) - mean).sum()) for block in blocks) / count))
-    return NumericColumn(column.name, log, mean, std if std > 1e-12 else 1.0, indicator)
-
-
-def _known(block: pl.Series, log: bool) -> npt.NDArray[np.float64]:
-    return _transformed(block, log).drop_nulls().to_numpy()
-
-
-def _transformed(column: pl.Series, log: bool) -> pl.Series:
-    values = column.cast(pl.Float64)
-    values = values.set(~values.is_finite(), None)
-    return values.clip(lower_bound=0).log1p() if log else values
+    std = moments.std
+    return NumericColumn(column.name, column.log, moments.mean, std if std > 1e-12 else 1.0, indicator)
 
 
 def _column(frame: pl.DataFrame, name: str) -> pl.Series:

@@ -35,10 +35,11 @@ SIGHTINGS: Final = (Sighting((TRAIN,), (TRAIN, VALIDATION)), Sighting((TRAIN, VA
 class Span:
     """How many rows there are and when: instants in microseconds, None where no row has a time.
 
-    ends: for each of SIGHTINGS the time of the last row that may be seen.
+    undated: labelled rows without a time. ends: for each of SIGHTINGS the time of the last row that may be seen.
     """
 
     labelled: int
+    undated: int
     rows: int
     first: int | None
     last: int | None
@@ -57,7 +58,8 @@ class FeatureLog:
     """Labelled rows, and events where a view reads them, with side features and the context columns.
 
     labelled: `user_row`, `item_row`, `part`, and where the data has them `time` (UTC), labels and context. Whatever is
-    read keeps the order of the log; `__row` is a labelled row's place in it, `__source` tells the two apart.
+    read keeps the order of the log; `__row` is a labelled row's place in it, and a column of its own where these rows
+    are but a part of the log; `__source` tells the two apart.
     """
 
     labelled: pl.LazyFrame
@@ -96,7 +98,8 @@ class FeatureLog:
     def span(self) -> Span:
         """Return how many rows there are and when."""
         sources = [one for one in (self.labelled, self.events) if one is not None]
-        times = [pl.len().alias("rows"), pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last")]
+        times = [pl.len().alias("rows"), pl.col(TIME).null_count().alias("undated")]
+        times += [pl.col(TIME).min().alias("first"), pl.col(TIME).max().alias("last")]
         times += [
             pl.col(TIME).filter(pl.col(PART).is_in(one.sources)).max().alias(f"end {n}")
             for n, one in enumerate(SIGHTINGS)
@@ -104,28 +107,25 @@ class FeatureLog:
         found = pl.concat(one.select(times).with_columns(pl.col(pl.Datetime).to_physical()) for one in sources)
         facts = found.collect(engine="streaming")
         ends = tuple(facts[f"end {n}"].max() for n in range(len(SIGHTINGS)))
-        total = int(facts["rows"].sum())
-        return Span(int(facts["rows"][0]), total, facts["first"].min(), facts["last"].max(), ends)  # type: ignore[arg-type]
+        labelled, undated, total = facts["rows"][0], facts["undated"][0], int(facts["rows"].sum())
+        return Span(labelled, undated, total, facts["first"].min(), facts["last"].max(), ends)  # type: ignore[arg-type]
 
     def counted(self, column: str) -> pl.DataFrame:
         """Return each value of a column, ascending, and how many rows of all sources have it (`len`)."""
         sources = [one.select(column) for one in (self.labelled, self.events) if one is not None]
         return pl.concat(sources).group_by(column).len().sort(column).collect(engine="streaming")
 
-    def read(self, needed: Collection[str], chosen: pl.Expr | None = None) -> pl.DataFrame:
-        """Return the needed columns of the chosen rows of all sources: `__row` and `__source`, labelled rows first."""
-        shown = self.labelled_where(needed, lambda rows: rows if chosen is None else rows.filter(chosen))
-        shown = shown.with_columns(pl.lit(LABELLED.name).alias(SOURCE))
+    def read(self, needed: Collection[str]) -> pl.DataFrame:
+        """Return the needed columns of the rows of all sources: `__row` and `__source`, labelled rows first."""
+        shown = self.labelled_where(needed, lambda rows: rows).with_columns(pl.lit(LABELLED.name).alias(SOURCE))
         if self.events is None:
             return shown
-        acts = self.events if chosen is None else self.events.filter(chosen)
-        found = self._taken(acts, needed, ()).with_columns(pl.lit(EVENTS.name).alias(SOURCE))
+        found = self._taken(self.events, needed, ()).with_columns(pl.lit(EVENTS.name).alias(SOURCE))
         return pl.concat([shown, found], how="diagonal")
 
-    def of_source(self, name: str, needed: Collection[str], chosen: pl.Expr | None = None) -> pl.DataFrame:
-        """Return time, part and the needed own columns of the chosen rows of one source."""
+    def of_source(self, name: str, needed: Collection[str]) -> pl.DataFrame:
+        """Return time, part and the needed own columns of the rows of one source."""
         rows = self.events if name == EVENTS.name and self.events is not None else self.labelled
-        rows = rows if chosen is None else rows.filter(chosen)
         wanted = {TIME, PART, *needed}
         return rows.select(one for one in rows.collect_schema() if one in wanted).collect(engine="streaming")
 
@@ -135,8 +135,7 @@ class FeatureLog:
     ) -> pl.DataFrame:  # fmt: skip
         """Return the needed columns, and `__row`, of labelled rows from a place on, as the function cuts them."""
         some = self.labelled if rows is None else self.labelled.slice(start, rows)
-        numbered = some.with_row_index(ROW, start)
-        return self._taken(cut(numbered), {ROW, *needed}, self.context)
+        return self._taken(cut(numbered(some, start)), {ROW, *needed}, self.context)
 
     def _taken(self, rows: pl.LazyFrame, needed: Collection[str], context: Sequence[str]) -> pl.DataFrame:
         own = rows.collect_schema().names()
@@ -150,6 +149,11 @@ class FeatureLog:
         beside = request_columns(held, users, items, [name for name in context if name in needed])
         held = pl.concat([held.select(pl.exclude(beside.columns)), beside], how="horizontal")
         return held.select(name for name in held.columns if name in needed or name in (TIME, PART))
+
+
+def numbered(labelled: pl.LazyFrame, start: int = 0) -> pl.LazyFrame:
+    """Return labelled rows with their place in the log, `__row`, which those of a part of it have already."""
+    return labelled if ROW in labelled.collect_schema() else labelled.with_row_index(ROW, start)
 
 
 def _narrowed(table: pl.DataFrame | None, prefix: str, key: str, needed: Collection[str]) -> pl.DataFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from kgrec.features.feature_log import FeatureLog
 from kgrec.features.global_rates import GlobalRates
 from kgrec.features.keys import categorical_keys
 from kgrec.features.latest import LatestParts
+from kgrec.features.log_parts import parts_of
 from kgrec.features.nodes import NodeValues, node_values
-from kgrec.features.of_share import ShareOfViews, World
+from kgrec.features.of_share import ShareOfViews, World, columns_read
 from kgrec.features.over_graph import edges_of
 from kgrec.features.pieces import PIECE, Pieces, kept
 from kgrec.features.shares import Share, carries_on, partition_of, shares_of, slices_of
@@ -84,7 +86,7 @@ def features_in_pieces(
     chosen, impossible = _drop_impossible(chosen, columns, log.events is not None, entities)
     if not any(view.source.name == EVENTS.name for view in chosen):
         log = replace(log, events=None)
-    world = _world(log, chosen, entities, at_once)
+    world = _world(log, chosen, entities, at_once, folder)
     computed, of_views = Computing(world, at_once, folder).run(chosen)
     names = tuple(column for view in chosen for column in view.columns)
     of_nodes = [name for view in nodes.latest for name in view.unseen]
@@ -103,18 +105,35 @@ def features_in_pieces(
     )  # fmt: skip
 
 
-def _world(log: FeatureLog, views: Sequence[FeatureView], entities: pl.DataFrame | None, at_once: int | None) -> World:
+def _world(
+    log: FeatureLog, views: Sequence[FeatureView], entities: pl.DataFrame | None, at_once: int | None,
+    folder: Path | None,
+) -> World:  # fmt: skip
     """Count when the rows are and what became of all of them by any instant."""
     span = log.span()
     whole = at_once is None or span.rows <= at_once
-    slices = [None] if whole else [one.chosen for one in slices_of(log, span, at_once or 1)]
-    rates = {}
-    for name in dict.fromkeys(view.source.name for view in views):
-        own = [view for view in views if view.source.name == name]
-        needed = set().union(*(needed_columns(feature) for view in own for feature in view.features))
-        frames = (log.of_source(name, needed, chosen) for chosen in slices)
-        rates[name] = GlobalRates.of(frames, rate_kinds(own))
-    return World(log, span, rates, entities)
+    slices = [] if whole else slices_of(log, span, at_once or 1)
+    counted = {view.source.name: _counted(views, view.source.name) for view in views}
+    needed = columns_read([view for view in views if _goes_through_time(view)]).union(*counted.values())
+    logs = [log] if whole else parts_of(log, needed, slices, None if folder is None else folder / "slices")
+    rates = {
+        name: GlobalRates.of((one.of_source(name, counted[name]) for one in logs), rate_kinds(_from(views, name)))
+        for name in counted
+    }
+    return World(log, span, rates, entities, tuple(zip(slices, logs, strict=not whole)))
+
+
+def _from(views: Sequence[FeatureView], source: str) -> list[FeatureView]:
+    return [view for view in views if view.source.name == source]
+
+
+def _counted(views: Sequence[FeatureView], source: str) -> set[str]:
+    """Return the columns that the rates of a source are counted from."""
+    return set().union(*(needed_columns(feature) for view in _from(views, source) for feature in view.features))
+
+
+def _goes_through_time(view: FeatureView) -> bool:
+    return partition_of(view) is None and carries_on(view)
 
 
 @dataclass(frozen=True)
@@ -132,17 +151,20 @@ class Computing:
         for group, shares in self._groups(views):
             pieces = self._pieces(len(computed))
             parts: dict[str, list[pl.LazyFrame]] = {view.name: [] for view in group}
-            for share in shares:
-                of_share = ShareOfViews(self.world, group, share)
+            aside = self._aside(f"shares-{len(computed)}")
+            for log in parts_of(self.world.log, columns_read(group), shares, aside):
+                of_share = ShareOfViews(self.world, group, log)
                 pieces.add(of_share.rows())
                 for view in group:
                     parts[view.name].append(kept(of_share.latest(view), self._aside(f"latest-{view.name}")))
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
             for view in group:
                 ascending = len(shares) == 1 or view.keys[0] == shares[0].column
                 latest[view.name] = self._latest(view, parts[view.name], ascending=ascending)
             computed.append(pieces)
         for view in self._through_time(views):
-            pieces, sliced = self._pieces(len(computed)), self._sliced(view)
+            pieces, sliced = self._pieces(len(computed)), SlicesOfView(self.world, view, self.at_once or 1)
             for rows in sliced.rows():
                 pieces.add(rows)
             latest[view.name] = self._latest(view, [sliced.latest().table.lazy()], ascending=True)
@@ -163,16 +185,11 @@ class Computing:
             if group:
                 yield group, shares_of(self.world.log, column, self.at_once or 1)
         for view in views:
-            if partition_of(view) is None and not carries_on(view):
+            if partition_of(view) is None and not _goes_through_time(view):
                 yield [view], [Share()]
 
     def _through_time(self, views: Sequence[FeatureView]) -> list[FeatureView]:
-        return [] if self._fits else [view for view in views if partition_of(view) is None and carries_on(view)]
-
-    def _sliced(self, view: FeatureView) -> SlicesOfView:
-        at_once = self.at_once or 1
-        slices = slices_of(self.world.log, self.world.span, at_once)
-        return SlicesOfView(self.world, view, slices, at_once)
+        return [] if self._fits else [view for view in views if _goes_through_time(view)]
 
     def _latest(self, view: FeatureView, parts: Sequence[pl.LazyFrame], *, ascending: bool) -> LatestParts:
         keys = (ITEM_ROW,) if view.graph_key else view.keys

@@ -14,7 +14,7 @@ from kgrec.features.aggregations import Of, needed_columns
 from kgrec.features.feature_log import ROW, SIGHTINGS, SOURCE, FeatureLog, Span
 from kgrec.features.global_rates import GlobalRates
 from kgrec.features.over_graph import edges_of, values_over_graph
-from kgrec.features.shares import Share
+from kgrec.features.shares import Slice
 from kgrec.features.spans import Array, Sight, by_key
 from kgrec.features.view import LABELLED, FeatureView
 from kgrec.features.windows import key_codes, values_as_of
@@ -26,12 +26,16 @@ _AT = "__at"
 
 @dataclass(frozen=True)
 class World:
-    """The log, when it is, the rates of all its rows by source, and what each item is tied to in the graph."""
+    """The log, when it is, the rates of all its rows by source, and what each item is tied to in the graph.
+
+    slices: spans of time that make it up, each with the log of its rows; one of all rows where they fit at once.
+    """
 
     log: FeatureLog
     span: Span
     rates: Mapping[str, GlobalRates]
     entities: pl.DataFrame | None = None
+    slices: Sequence[tuple[Slice, FeatureLog]] = ()
 
     @property
     def end(self) -> int:
@@ -48,16 +52,16 @@ def columns_read(views: Sequence[FeatureView]) -> set[str]:
 
 @dataclass(frozen=True)
 class ShareOfViews:
-    """Some views over the rows of a share, which hold every row of any key that one of them has."""
+    """Some views over the rows of a share (`log`), which hold every row of any key that one of them has."""
 
     world: World
     views: Sequence[FeatureView]
-    share: Share
+    log: FeatureLog
 
     @cached_property
     def frame(self) -> pl.DataFrame:
         """The rows of all sources."""
-        return self.world.log.read(columns_read(self.views), self.share.chosen)
+        return self.log.read(columns_read(self.views))
 
     @cached_property
     def _codes(self) -> Mapping[tuple[str, ...], Array]:
@@ -91,7 +95,7 @@ class ShareOfViews:
 
     def _of(self, source: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of one source; all of them where there is but one."""
-        return rows if self.world.log.events is None else rows.filter(pl.col(SOURCE) == source)
+        return rows if self.log.events is None else rows.filter(pl.col(SOURCE) == source)
 
     def _dated(self, chosen: pl.Expr | None) -> pl.DataFrame:
         rows = self.frame.with_row_index(_PLACE)

@@ -17,11 +17,13 @@ import polars as pl
 from kgrec.columns import ITEM_ROW, TIME, USER_ROW
 from kgrec.features.aggregations import DecayedCount
 from kgrec.features.feature_log import FeatureLog, Span, as_time
-from kgrec.features.spans import Array
+from kgrec.features.spans import NEVER, Array
 from kgrec.features.view import FeatureView
 
 BYTES_OF_A_ROW: Final = 500
 """Of a row whose features are computed: its columns, its keys, sorted copies of them, counts."""
+MOST_AT_ONCE: Final = 1 << 20
+"""Rows that are looked at together however much memory there is: of more, what is looked up leaves the cache."""
 _BINS: Final = 4096
 
 
@@ -57,6 +59,23 @@ class Slice:
     def chosen(self) -> pl.Expr:
         """Say of each row whether its time is one of them."""
         return pl.col(TIME).is_between(as_time(self.low), as_time(self.high), closed="left")
+
+
+def place_among(parts: Sequence[Share] | Sequence[Slice]) -> pl.Expr:
+    """Return the number of the part that a row is in, null where it is in none; parts are ascending, as made here."""
+    known = [one for one in parts if isinstance(one, Slice) or not one.unknown]
+    unknown = len(known) if len(known) < len(parts) else None
+    lows, highs = np.array([one.low for one in known]), np.array([one.high for one in known])
+    column = next((one.column for one in parts if isinstance(one, Share)), TIME)
+
+    def found(values: pl.Series) -> pl.Series:
+        value = values.to_physical().cast(pl.Int64).fill_null(NEVER).to_numpy()
+        place = np.searchsorted(lows, value, side="right") - 1
+        inside = (place >= 0) & (value < highs[place]) if len(known) else np.zeros(len(value), np.bool_)
+        places = pl.Series(place, dtype=pl.Int64).set(pl.Series(~inside), None)
+        return places if unknown is None else places.set(values.is_null(), unknown)
+
+    return pl.col(column or TIME).map_batches(found, return_dtype=pl.Int64, is_elementwise=True)
 
 
 def partition_of(view: FeatureView) -> str | None:

@@ -72,6 +72,30 @@ def test_what_is_absent_infinite_or_extreme_later_stays_finite():
     assert [array.shape for array in empty] == [(4, 0), (4, 0)]
 
 
+def test_train_rows_may_come_in_frames_in_any_cut():
+    numbers = np.random.default_rng(3).normal(1000, 3, 400)
+    train = pl.DataFrame(
+        {
+            "x": [None, *numbers[1:]],
+            "n": range(400),
+            "debt": [*range(-1, 398), None],
+            "few": [place % 7 for place in range(400)],
+            "word": [f"w{place % 11}" for place in range(400)],
+            "last": [[f"w{place % 3}"] * (place % 2) for place in range(400)],
+        }
+    )
+    whole = FeatureEncoder.fit(train, counts=["x"], context=["few"])
+    assert (whole.categorical_names, whole.ignored) == (("few", "word"), ())
+    for at in (1, 60, 399):
+        frames = [train.head(at), train.clear(), train.slice(at)]
+        pieced = FeatureEncoder.fit(iter(frames), counts=["x"], context=["few"])
+        assert pieced.categorical == whole.categorical
+        assert pieced.sequences == whole.sequences
+        for one, other in zip(pieced.numeric, whole.numeric, strict=True):
+            assert (one.name, one.log, one.indicator) == (other.name, other.log, other.indicator)
+            np.testing.assert_allclose([one.mean, one.std], [other.mean, other.std], rtol=1e-12)
+
+
 def test_saved_as_json_it_encodes_the_same():
     encoder = FeatureEncoder.fit(TRAIN, context=["tab"], counts=["n"])
     again = FeatureEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))

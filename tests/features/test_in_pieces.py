@@ -13,7 +13,8 @@ from kgrec.features import in_pieces, pieces
 from kgrec.features.feature_log import ROW, FeatureLog
 from kgrec.features.in_pieces import features_in_pieces
 from kgrec.features.latest import LatestFeatures, save_latest
-from kgrec.features.shares import packed, shares_of, slices_of
+from kgrec.features.log_parts import parts_of
+from kgrec.features.shares import Share, packed, shares_of, slices_of
 from kgrec.features.view import DistinctCount, FeatureView, LastValues, Of, Rate, Recency
 from tests.features.test_key_codes import world
 
@@ -117,3 +118,24 @@ def test_shares_and_slices_hold_each_row_once():
 def test_one_key_with_more_rows_than_fit_is_a_share_of_its_own():
     assert packed([1, 50, 1, 1], 10) == [0, 1, 2, 4]
     assert packed(np.zeros(0, np.int64), 10) == [0]
+
+
+@pytest.mark.parametrize("order", ["ordered", "shuffled"])
+def test_a_log_written_once_by_parts_is_what_looking_for_each_part_gives(tmp_path, order):
+    log, _ = log_of(order)
+    users, needed = shares_of(log, USER_ROW, 300), {"tab", "user:country", "__row"}
+    for number, parts in enumerate((users, [users[0], users[2]], slices_of(log, log.span(), 300))):
+        looked = parts_of(log, needed, parts, None)
+        written = parts_of(log, needed, parts, tmp_path / str(number))
+        assert len(looked) == len(written) == len(parts) > 1
+        for one, other in zip(looked, written, strict=True):
+            assert one.read(needed).equals(other.read(needed))
+        assert sum(one.read(needed).height for one in written) > 100
+
+
+def test_a_part_without_rows_is_empty(tmp_path):
+    log, _ = log_of("ordered")
+    first, nobody = parts_of(log, {TIME}, [Share(USER_ROW, 0, 5), Share(USER_ROW, 10**6, 10**6 + 1)], tmp_path)
+    assert first.read({TIME}).height > 0
+    assert nobody.read({TIME}).is_empty()
+    assert nobody.read({TIME}).schema == first.read({TIME}).schema
