@@ -20,10 +20,11 @@ from kgrec.errors import InputError, KgrecError, Problem, nearest
 
 @dataclass(frozen=True)
 class DemoTable:
-    """A table made from one of the files: its new header and columns of one value to add."""
+    """A table made from one of the files: its new header, columns of one value to add, and what it must hash to."""
 
     source: str
     header: tuple[str, ...]
+    sha256: str
     constants: dict[str, str] = field(default_factory=dict)
 
 
@@ -50,12 +51,29 @@ ML_100K: Final = DemoDataset(
     },
     tables={
         "interactions.tsv": DemoTable(
-            "ml-100k.inter", ("user", "item", "value", "timestamp"), constants={"event": "rating"}
+            "ml-100k.inter",
+            ("user", "item", "value", "timestamp"),
+            "248ca957bb84b176dda75e6a022e9ed7b5fdda243fa5783acb25858062b1aca8",
+            constants={"event": "rating"},
         ),
-        "items.tsv": DemoTable("ml-100k.item", ("item", "title", "release_year", "genres")),
-        "users.tsv": DemoTable("ml-100k.user", ("user", "age", "gender", "occupation", "zip_code")),
-        "triples.tsv": DemoTable("ml-100k.kg", ("head", "relation", "tail")),
-        "item_entity.tsv": DemoTable("ml-100k.link", ("item", "entity")),
+        "items.tsv": DemoTable(
+            "ml-100k.item",
+            ("item", "title", "release_year", "genres"),
+            "b090482143d2bfddfd5ca81cf7dccdb7f3fc7ab1d5a289bb60c7793346acc578",
+        ),
+        "users.tsv": DemoTable(
+            "ml-100k.user",
+            ("user", "age", "gender", "occupation", "zip_code"),
+            "a0eb2b1e95b52845a937b9ae9f963863a7fa66524a3e7fad993b27293fd1bcde",
+        ),
+        "triples.tsv": DemoTable(
+            "ml-100k.kg",
+            ("head", "relation", "tail"),
+            "112a2d67b14cef4d1c6b0068d4012454945674462d337ba48b5bd64a84217884",
+        ),
+        "item_entity.tsv": DemoTable(
+            "ml-100k.link", ("item", "entity"), "1636fa6740ffc80abb688eba9e6a92233ed3b6833daf6f11ce47f00b295d0a16"
+        ),
     },
     terms=(
         "MovieLens-100k: for research use; no commercial use without permission of GroupLens, University of "
@@ -112,13 +130,8 @@ def demo_path(reference: str, progress: Callable[[str], None]) -> Path:
 
 
 def _complete(folder: Path, dataset: DemoDataset) -> bool:
-    originals = all(
-        (folder / name).is_file() and hash_file(folder / name) == sha for name, sha in dataset.files.items()
-    )
-    return originals and all(
-        (folder / name).is_file() and (folder / name).read_bytes() == _table((folder / t.source).read_bytes(), t)
-        for name, t in dataset.tables.items()
-    )
+    wanted = dataset.files | {name: table.sha256 for name, table in dataset.tables.items()}
+    return all((folder / name).is_file() and hash_file(folder / name) == sha for name, sha in wanted.items())
 
 
 def _table(content: bytes, table: DemoTable) -> bytes:
@@ -153,4 +166,9 @@ def _unpack(wheel: Path, dataset: DemoDataset, folder: Path) -> None:
                 )
             write_atomically(folder / name, content)
     for name, table in dataset.tables.items():
-        write_atomically(folder / name, _table((folder / table.source).read_bytes(), table))
+        content = _table((folder / table.source).read_bytes(), table)
+        if hashlib.sha256(content).hexdigest() != table.sha256:
+            raise KgrecError(
+                f"{name} of {dataset.requirement} is not the table that kgrec knows\n  remedy:  install kgrec again"
+            )
+        write_atomically(folder / name, content)

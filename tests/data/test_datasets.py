@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,18 @@ from kgrec.errors import InputError, KgrecError
 LOG = b"user_id:token\titem_id:token\trating:float\r\n1\t10\t5\r\n2\t20\t3\r\n"
 ITEMS = "item_id:token\ttitle:token_seq\n10\tAmélie\n20\tBabe\n".encode()
 FILES = {"tiny.inter": LOG, "tiny.item": ITEMS}
+TABLES = {"interactions.tsv": "user\titem\tvalue\tevent\n1\t10\t5\trating\n2\t20\t3\trating\n",
+          "items.tsv": "item\ttitle\n10\tAmélie\n20\tBabe\n"}  # fmt: skip
+HASHES = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in TABLES.items()}
 TINY = DemoDataset(
     requirement="tiny-demo==1.0",
     folder="tiny_demo/data",
     files={name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()},
     tables={
-        "interactions.tsv": DemoTable("tiny.inter", ("user", "item", "value"), constants={"event": "rating"}),
-        "items.tsv": DemoTable("tiny.item", ("item", "title")),
+        "interactions.tsv": DemoTable(
+            "tiny.inter", ("user", "item", "value"), HASHES["interactions.tsv"], constants={"event": "rating"}
+        ),
+        "items.tsv": DemoTable("tiny.item", ("item", "title"), HASHES["items.tsv"]),
     },
     terms="Free for tests.",
 )
@@ -68,10 +74,7 @@ def test_tables_get_plain_headers_and_constant_columns(shop, tmp_path):
     told = []
     folder = get_dataset("tiny", told.append)
     assert folder == tmp_path / "cache" / "tiny"
-    assert (folder / "interactions.tsv").read_text() == (
-        "user\titem\tvalue\tevent\n1\t10\t5\trating\n2\t20\t3\trating\n"
-    )
-    assert (folder / "items.tsv").read_text(encoding="utf-8") == "item\ttitle\n10\tAmélie\n20\tBabe\n"
+    assert {name: (folder / name).read_text(encoding="utf-8") for name in TABLES} == TABLES
     assert (folder / "tiny.inter").read_bytes() == LOG
     assert shop.asked == ["tiny-demo==1.0"]
     assert told == ["fetching tiny from the package tiny-demo==1.0", "Free for tests."]
@@ -105,6 +108,13 @@ def test_another_checksum_is_refused_by_the_files_name(shop, tmp_path, name):
     assert not (tmp_path / "cache" / "tiny" / name).exists()
     shop.files = dict(FILES)
     assert (get_dataset("tiny", lambda text: None) / name).read_bytes() == FILES[name]
+
+
+def test_a_table_that_is_not_the_known_one_is_refused_and_not_fetched_for_ever(shop, monkeypatch):
+    other = DemoTable("tiny.item", ("item", "name"), HASHES["items.tsv"])
+    monkeypatch.setitem(DATASETS, "tiny", replace(TINY, tables=TINY.tables | {"items.tsv": other}))
+    with pytest.raises(KgrecError, match=r"items\.tsv of tiny-demo==1\.0 is not the table"):
+        get_dataset("tiny", lambda text: None)
 
 
 def test_an_unknown_dataset_or_table_names_the_nearest(shop):
