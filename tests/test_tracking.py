@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
+from mlflow import MlflowClient
 from mlflow.pyfunc import scoring_server
 from mlflow.utils import requirements_utils
 
@@ -78,11 +79,20 @@ def test_a_run_is_found_again_logged_once_registered_once_and_its_alias_moves(tm
     assert logged_of(tracking, run_id) == first, "a run that was killed half-way logs the rest, and nothing twice"
 
     artifact = make_version(ArtifactStore(tmp_path / "artifacts"))
-    for _ in range(2):
-        tracking.log_version(run_id, "shop", "1", artifact.path)
-    tracking.log_version(other, "shop", "2", artifact.path)
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "get_metric_history", lambda *told: asked.append(told) or [])
+        ids = {tracking.log_version(other, "shop", "2", artifact.path) for _ in range(2)}
+    assert not asked, "a model that is logged before the figures costs no look at each one's history"
+    for model_id in (*ids, *ids):
+        tracking.log_run(other, record(), model_id=model_id)
+    (found,) = (tracking._client.get_logged_model(model_id) for model_id in ids)
+    told = sorted((metric.key, metric.value) for metric in found.metrics)
+    assert told == [("test/ranking/ndcg_at_10", 0.25), ("test/ranking/num_users", 3.0)]
+    tracking.log_version(run_id, "shop", "1", artifact.path)
     versions = tracking._client.search_model_versions("name = 'shop'")
     assert sorted(found.tags[VERSION_TAG] for found in versions) == ["1", "2"]
+    tracking.finish(run_id)
     assert tracking._client.get_run(run_id).info.status == "FINISHED"
 
     for number in ("1", "2", "1"):

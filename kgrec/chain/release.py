@@ -177,15 +177,15 @@ def _track(
         tags={"kgrec.version": version, "kgrec.gate": "passed" if verdict.passed else "refused"}
         | ({f"kgrec.features.{key}": value for key, value in table.items()} if table else {}),
     )
-    tracking.log_run(run_id, record, report_folder)
+    model_id = None
     if version:
         found = versions.require(versions.read_registry(run.workspace), version)
         folder = run.workspace.store.path("version", found.key)
-        tracking.log_version(run_id, config.name, version, folder)
-        if versions.read_registry(run.workspace).promoted == version:
-            tracking.set_promoted(config.name, version)
-    else:
-        tracking.finish(run_id)
+        model_id = tracking.log_version(run_id, config.name, version, folder)
+    tracking.log_run(run_id, record, report_folder, model_id)
+    tracking.finish(run_id)
+    if version and versions.read_registry(run.workspace).promoted == version:
+        tracking.set_promoted(config.name, version)
 
 
 def flat_figures(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

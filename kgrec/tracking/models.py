@@ -21,8 +21,11 @@ from kgrec.tracking.stores import speaking_to
 _MAP: Final = "_MODULES_TO_PACKAGES"
 
 
-def log_model(uri: str, run_id: str, experiment_id: str, name: str, folder: Path) -> str:
-    """Log a version's folder as a model of a run, register it under a name, and return its number there."""
+def log_model(uri: str, run_id: str, experiment_id: str, name: str, folder: Path) -> tuple[str, str]:
+    """Log a version's folder as a model of a run and register it under a name; return its number there and its id.
+
+    MLflow reads the whole history of each of the run's figures to tie those of now to the model: log a model first.
+    """
     with speaking_to(uri):
         mlflow.set_experiment(experiment_id=experiment_id)
         with mlflow.start_run(run_id=run_id), warnings.catch_warnings(), _packages_unread():
@@ -35,7 +38,7 @@ def log_model(uri: str, run_id: str, experiment_id: str, name: str, folder: Path
                 pip_requirements=["kgrec"],
                 registered_model_name=name,
             )
-    return str(logged.registered_model_version)
+    return str(logged.registered_model_version), str(logged.model_id)
 
 
 def load_logged(uri: str, tracking_uri: str) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from kgrec.errors import KgrecError
@@ -28,6 +29,7 @@ from kgrec.workspace import Workspace, person
 
 KEY_TAG: Final = "kgrec.key"
 VERSION_TAG: Final = "kgrec.version"
+MODEL_TAG: Final = "kgrec.model"
 WORKSPACE_TAG: Final = "kgrec.workspace"
 ALIAS: Final = "promoted"
 REPORT: Final = "report"
@@ -104,8 +106,13 @@ class Tracking:
         return str(run.info.run_id)
 
     @_said
-    def log_run(self, run_id: str, record: RunRecord, files: Path | None = None) -> None:
-        """Log parameters, figures (per epoch and final), the dataset and a folder of files; repeating it is safe."""
+    def log_run(
+        self, run_id: str, record: RunRecord, files: Path | None = None, model_id: str | None = None
+    ) -> None:  # fmt: skip
+        """Log parameters, figures (per epoch and final), the dataset and a folder of files; repeating it is safe.
+
+        model_id: the logged model (see `log_version`) whose figures the final ones are, too.
+        """
         params = [Param(key, text[:_PARAM_LENGTH]) for key, text in sorted(_flat(record.params))]
         for start in range(0, len(params), 90):
             self._client.log_batch(run_id, params=params[start : start + 90])
@@ -116,7 +123,10 @@ class Tracking:
             for name, value in sorted(epoch.items())
         ]
         last = started + len(record.history)
-        metrics += [Metric(_metric_name(name), float(v), last, 0) for name, v in sorted(record.metrics.items())]
+        metrics += [
+            Metric(_metric_name(name), float(value), last, 0, model_id=model_id)
+            for name, value in sorted(record.metrics.items())
+        ]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in sorted(record.tags.items())])
@@ -127,14 +137,17 @@ class Tracking:
             self._client.log_artifacts(run_id, str(files), REPORT)
 
     @_said
-    def log_version(self, run_id: str, name: str, version: str, folder: Path) -> None:
-        """Log a version as a model from code, register it, and tag it with kgrec's own number."""
-        if self._registered(name, version) is None:
-            experiment_id = str(self._client.get_run(run_id).info.experiment_id)
-            number = log_model(self.uri, run_id, experiment_id, name, folder)
-            for tag, value in (self._mark | {VERSION_TAG: version}).items():  # the number last: then it counts as done
-                self._client.set_model_version_tag(name, number, tag, value)
-        self.finish(run_id)
+    def log_version(self, run_id: str, name: str, version: str, folder: Path) -> str | None:
+        """Log a version as a model from code, register and tag it with kgrec's own number; return the model's id."""
+        found = self._registered(name, version)
+        if found is not None:
+            return found.tags.get(MODEL_TAG)  # MLflow's search leaves the id out
+        experiment_id = str(self._client.get_run(run_id).info.experiment_id)
+        number, model_id = log_model(self.uri, run_id, experiment_id, name, folder)
+        tags = self._mark | {MODEL_TAG: model_id, VERSION_TAG: version}  # the number last: then it counts as done
+        for tag, value in tags.items():
+            self._client.set_model_version_tag(name, number, tag, value)
+        return model_id
 
     @_said
     def finish(self, run_id: str) -> None:
@@ -144,7 +157,7 @@ class Tracking:
     @_said
     def set_promoted(self, name: str, version: str) -> None:
         """Point the alias `promoted` of the registered model at a version of kgrec; tags say who served what when."""
-        number = self._registered(name, version)
+        number = self._number(name, version)
         if number is None:
             logger.warning("version %s of %s is not registered in MLflow; its alias was not moved", version, name)
             return
@@ -174,14 +187,14 @@ class Tracking:
     @_said
     def unregister(self, name: str, version: str) -> None:
         """Take a version of kgrec from MLflow's list of models; its run stays. Repeating it is safe."""
-        number = self._registered(name, version)
+        number = self._number(name, version)
         if number is not None:
             self._client.delete_model_version(name, number)
 
     @_said
     def model_uri(self, name: str, version: str) -> str:
         """Return the URI under which MLflow loads a version."""
-        return f"models:/{name}/{self._registered(name, version)}"
+        return f"models:/{name}/{self._number(name, version)}"
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -194,13 +207,17 @@ class Tracking:
         runs = self._client.search_runs([experiment_id], filter_string=wanted, max_results=1)
         return runs[0] if runs else None
 
-    def _registered(self, name: str, version: str) -> str | None:
+    def _number(self, name: str, version: str) -> str | None:
+        found = self._registered(name, version)
+        return None if found is None else str(found.version)
+
+    def _registered(self, name: str, version: str) -> ModelVersion | None:
         try:
             found = self._client.search_model_versions(f"name = '{name}' and {self._tagged({VERSION_TAG: version})}")
         except MlflowException as error:
             logger.debug("no registered model %s: %s", name, error)
             return None
-        return str(found[0].version) if found else None
+        return found[0] if found else None
 
 
 def _make_database(path: Path) -> None:

@@ -44,12 +44,14 @@ class Tracker:
         self._note("open_run", name)
         return f"run-{key[:6]}"
 
-    def log_run(self, run_id, record, files):
+    def log_run(self, run_id, record, files, model_id):
+        assert model_id == (f"model of {run_id}" if record.tags["kgrec.version"] else None)
         self._note("log_run", run_id, dict(record.metrics), dict(record.tags))
 
     def log_version(self, run_id, name, version, folder):
         assert (folder / package.VECTORS).is_file()
         self._note("log_version", run_id, version)
+        return f"model of {run_id}"
 
     def set_promoted(self, name, version):
         self._note("set_promoted", version)
@@ -111,8 +113,8 @@ def test_a_candidate_that_passes_is_registered_promoted_and_logged(place):
     released = release(run, made_in(place))
     assert (released.version, released.promoted, released.verdict.passed) == ("1", True, True)
     assert released.report.read_text() == "report"
-    assert steps() == ["open_run", "log_run", "log_version", "set_promoted"]
-    _, _, metrics, tags = Tracker.told[1]
+    assert steps() == ["open_run", "log_version", "log_run", "finish", "set_promoted"]
+    _, _, metrics, tags = Tracker.told[2]
     assert metrics == {f"test/ranking/{METRIC}": 0.5, "test/ranking/num_users": 3.0}
     assert tags == {"kgrec.version": "1", "kgrec.gate": "passed"}
     record = versions.promoted(place)
@@ -126,7 +128,7 @@ def test_a_candidate_that_fails_is_registered_and_not_served(place):
     assert (released.version, released.promoted, released.verdict.passed) == ("1", False, False)
     assert "popularity" in released.verdict.failures[0]
     assert versions.read_registry(place).promoted is None
-    assert steps() == ["open_run", "log_run", "log_version"]
+    assert steps() == ["open_run", "log_version", "log_run", "finish"]
 
 
 def test_a_run_that_ended_is_read_back_and_a_rollback_by_hand_stands(place):
@@ -144,7 +146,7 @@ def test_a_run_that_ended_is_read_back_and_a_rollback_by_hand_stands(place):
     assert run.reports["promote"].cached is True
 
 
-@pytest.mark.parametrize("killed_in", ["open_run", "log_run", "log_version", "set_promoted"])
+@pytest.mark.parametrize("killed_in", ["open_run", "log_version", "log_run", "finish", "set_promoted"])
 def test_a_run_killed_at_any_step_continues_with_the_same_version(place, killed_in):
     Tracker.fault = killed_in
     with pytest.raises(RuntimeError, match=killed_in):
@@ -154,7 +156,7 @@ def test_a_run_killed_at_any_step_continues_with_the_same_version(place, killed_
     assert (released.version, released.promoted) == ("1", True)
     assert len(versions.read_registry(place).versions) == 1
     assert [line["what"] for line in versions.read_audit(place.audit)] == ["registered", "promoted"]
-    assert steps()[-3:] == ["log_run", "log_version", "set_promoted"]
+    assert steps()[-4:] == ["log_version", "log_run", "finish", "set_promoted"]
 
 
 def test_a_graph_without_interactions_has_nothing_to_serve(place):
