@@ -78,7 +78,7 @@ def plan(world: World, slopes: Mapping[str, Any]) -> list[Cost]:
     learn, graph, index, features = (slopes[name] for name in ("train", "graph", "index", "features"))
     a_step = edges * learn["processor_seconds_per_edge"] + world.nodes * learn["processor_seconds_per_node"]
     held = {
-        "features": ids + features["bytes_whatever_the_log"] + world.events * features["bytes_of_a_column_per_event"],
+        "features": ids + features["bytes_whatever_the_log"],
         "graph": world.triples * graph["memory_per_triple"],
         "train": tables * (COPIES + LAYERS) + edges * EDGE_BYTES,
         "index": 2 * world.items * index["bytes_per_item"],
@@ -86,7 +86,7 @@ def plan(world: World, slopes: Mapping[str, Any]) -> list[Cost]:
     return [
         Cost("ingest", kept["ingest"], spent["ingest"], streamed, "streams; the ids that were seen"),
         Cost("split", kept["split"], spent["split"], streamed, "streams; the vocabularies"),
-        Cost("features", kept["features"], spent["features"], held["features"], "streams; one column, the ids"),
+        Cost("features", kept["features"], spent["features"], held["features"], "streams; the ids"),
         Cost("graph", world.triples * graph["bytes_per_triple"],
              world.triples * graph["processor_seconds_per_triple"], held["graph"], "all triples"),
         Cost("train", tables, EPOCHS * STEPS * a_step, held["train"],
