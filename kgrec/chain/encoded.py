@@ -6,7 +6,7 @@ Axes: N labelled rows, F numeric and C categorical columns.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -111,10 +111,10 @@ def write_encoded_features(
     present = [name for name in context if name in material.labelled().collect_schema()]
     aside = out / ".aside"
     made = material.pieces(views, present, at_once, aside)
-    rows, names = _rows(material, made, aside if at_once is not None and made.rows > at_once else None)
-    train = (piece.filter(pl.col(c.PART) == c.TRAIN).select(names).collect() for piece in rows)
+    rows: list[pl.LazyFrame] = []
+    train = _kept_as_they_pass(material, made, rows, aside if at_once is not None and made.rows > at_once else None)
     encoder = FeatureEncoder.fit(train, context=present, counts=made.counts, config=config)
-    _write_encoded(out, encoder, [piece.select(names) for piece in rows], made.rows)
+    _write_encoded(out, encoder, rows, made.rows)
     write_atomically(out / ENCODER, canonical_json(encoder.to_dict() | {"context": present}).encode())
     save_latest(out / LATEST, made.latest, made.derived)
     version = table.write(rows)
@@ -132,15 +132,19 @@ def write_encoded_features(
     }
 
 
-def _rows(material: Material, made: FeaturePieces, aside: Path | None) -> tuple[list[pl.LazyFrame], list[str]]:
-    """Return the rows with ids, time, part, labels and features in pieces, in files if asked; and the names."""
-    named, found, names = Named.of(material.log), [], list[str]()
+def _kept_as_they_pass(
+    material: Material, made: FeaturePieces, rows: list[pl.LazyFrame], aside: Path | None
+) -> Iterator[pl.DataFrame]:
+    """Yield the features of the train rows of each piece, and keep the piece in `rows`, in files if asked.
+
+    A kept row has ids, time, part, labels and its features.
+    """
+    named = Named.of(material.log)
     for start, piece in zip(range(0, max(made.rows, 1), PIECE), made.pieces(), strict=True):
         identities = named.identities(made.log.piece(start, PIECE))
-        names = piece.columns
-        rows = pl.concat([identities, piece.drop(identities.columns, strict=False)], how="horizontal")
-        found.append(kept(rows, aside / "rows" if aside is not None else None))
-    return found, names
+        whole = pl.concat([identities, piece.drop(identities.columns, strict=False)], how="horizontal")
+        rows.append(kept(whole, aside / "rows" if aside is not None else None))
+        yield piece.filter(identities[c.PART] == c.TRAIN)
 
 
 def _write_encoded(out: Path, encoder: FeatureEncoder, pieces: Sequence[pl.LazyFrame], count: int) -> None:
@@ -149,6 +153,6 @@ def _write_encoded(out: Path, encoder: FeatureEncoder, pieces: Sequence[pl.LazyF
         RowWriter(out / CATEGORICAL, (count, len(encoder.categorical)), np.int32) as categorical_NC,
     ):
         for piece in pieces:
-            numbers, codes = encoder.encode(piece.collect())
+            numbers, codes = encoder.encode(piece.select(encoder.reads).collect())
             numeric_NF.append(numbers)
             categorical_NC.append(codes)

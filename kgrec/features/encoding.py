@@ -126,6 +126,12 @@ class FeatureEncoder:
         return cls(tuple(numeric), tuple(categorical), tuple(ignored), tuple(sequences))
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the columns that `encode` reads."""
+        numbers, categories = (column.name for column in self.numeric), (column.name for column in self.categorical)
+        return (*numbers, *categories, *(column.name for column in self.sequences))
+
+    @property
     def numeric_names(self) -> tuple[str, ...]:
         """The names of the numeric columns of `encode`, missing indicators and pooled shares included."""
         plain = [[column.name, column.name + MISSING][: 1 + column.indicator] for column in self.numeric]
