@@ -49,22 +49,33 @@ class Frequencies:
     """How often each value was there; of sequences, each of their members. Given up beyond `most` distinct values."""
 
     def __init__(self, most: int | None = None) -> None:
-        self._most, self._counted = most, pl.DataFrame()
-        self.too_many = False
+        self._most, self._counted, self._fresh, self._given_up = most, list[pl.DataFrame](), 0, False
 
     def add(self, values: pl.Series) -> None:
         """Count values; null is none."""
-        if self.too_many:
+        if self._given_up:
             return
         counted = values.alias(_VALUE).drop_nulls().value_counts(name=_COUNT).cast({_COUNT: pl.Int64})
-        both = pl.concat([self._counted, counted]) if self._counted.width else counted
-        self._counted = both.group_by(_VALUE).agg(pl.col(_COUNT).sum())
-        self.too_many = self._most is not None and self._counted.height > self._most
+        self._counted.append(counted)
+        self._fresh += counted.height
+        if self._fresh >= self._counted[0].height:  # so that many values are not gone through for every frame
+            self._together()
+            self._given_up = self.too_many()
+
+    def too_many(self) -> bool:
+        """Say whether there are more distinct values than were asked for."""
+        return self._given_up or (self._most is not None and self._together().height > self._most)
 
     def values(self) -> pl.Series:
         """Return the distinct values as text, the most frequent first; ties by name."""
-        counted = self._counted.cast({_VALUE: pl.String})
+        counted = self._together().cast({_VALUE: pl.String})
         return counted.sort([_COUNT, _VALUE], descending=[True, False])[_VALUE]
+
+    def _together(self) -> pl.DataFrame:
+        if self._fresh:
+            self._counted = [pl.concat(self._counted).group_by(_VALUE).agg(pl.col(_COUNT).sum())]
+            self._fresh = 0
+        return self._counted[0]
 
 
 class ColumnStatistics:
@@ -101,7 +112,7 @@ class ColumnStatistics:
     @property
     def is_category(self) -> bool:
         """Say whether the column's values are categories."""
-        return self.frequencies is not None and not self.is_sequence and not self.frequencies.too_many
+        return self.frequencies is not None and not self.is_sequence and not self.frequencies.too_many()
 
     @property
     def log(self) -> bool:

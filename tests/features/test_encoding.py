@@ -96,6 +96,18 @@ def test_train_rows_may_come_in_frames_in_any_cut():
             np.testing.assert_allclose([one.mean, one.std], [other.mean, other.std], rtol=1e-12)
 
 
+def test_the_last_new_value_of_many_frames_still_counts():
+    first = pl.DataFrame({"n": range(50), "word": [f"w{n}" for n in range(50)]})
+    more = [pl.DataFrame({"n": [n], "word": [f"w{n}"]}) for n in (7, 7, 50)]
+    few, many = (FeatureEncoder.fit([first, *frames]) for frames in (more[:2], more))
+    assert few.categorical_names == ("n", "word")
+    assert few.categorical[0].values[0] == "7"
+    assert (few.categorical[1].values[0], len(few.categorical[1].values)) == ("w7", 50)
+    assert many.categorical_names == ("word",)
+    assert many.numeric_names == ("n",)
+    assert len(many.categorical[0].values) == 51
+
+
 def test_saved_as_json_it_encodes_the_same():
     encoder = FeatureEncoder.fit(TRAIN, context=["tab"], counts=["n"])
     again = FeatureEncoder.from_dict(json.loads(json.dumps(encoder.to_dict())))
