@@ -22,7 +22,7 @@ from kgrec.features.nodes import NodeValues, node_values
 from kgrec.features.of_share import ShareOfViews, World, columns_read
 from kgrec.features.over_graph import edges_of
 from kgrec.features.pieces import PIECE, Pieces, kept
-from kgrec.features.shares import Share, carries_on, partition_of, shares_of, slices_of
+from kgrec.features.shares import MOST_TOGETHER, Share, carries_on, partition_of, shares_of, slices_of
 from kgrec.features.through_time import SlicesOfView
 from kgrec.features.view import EVENTS, FeatureView, expand_views
 from kgrec.features.windows import rate_kinds, unseen_values
@@ -112,7 +112,7 @@ def _world(
     """Count when the rows are and what became of all of them by any instant."""
     span = log.span()
     whole = at_once is None or span.rows <= at_once
-    slices = [] if whole else slices_of(log, span, at_once or 1)
+    slices = [] if whole else slices_of(log, span, min(at_once or 1, MOST_TOGETHER))
     counted = {view.source.name: _counted(views, view.source.name) for view in views}
     needed = columns_read([view for view in views if _goes_through_time(view)]).union(*counted.values())
     logs = [log] if whole else parts_of(log, needed, slices, None if folder is None else folder / "slices")
@@ -157,6 +157,7 @@ class Computing:
                 pieces.add(of_share.rows())
                 for view in group:
                     parts[view.name].append(kept(of_share.latest(view), self._aside(f"latest-{view.name}")))
+            pieces.put_together()
             if aside is not None:
                 shutil.rmtree(aside, ignore_errors=True)
             for view in group:
@@ -167,6 +168,7 @@ class Computing:
             pieces, sliced = self._pieces(len(computed)), SlicesOfView(self.world, view, self.at_once or 1)
             for rows in sliced.rows():
                 pieces.add(rows)
+            pieces.put_together()
             latest[view.name] = self._latest(view, [sliced.latest().table.lazy()], ascending=True)
             computed.append(pieces)
         return tuple(computed), [latest[view.name] for view in views]
@@ -183,7 +185,7 @@ class Computing:
         for column in (USER_ROW, ITEM_ROW):
             group = [view for view in views if partition_of(view) == column]
             if group:
-                yield group, shares_of(self.world.log, column, self.at_once or 1)
+                yield group, shares_of(self.world.log, column, min(self.at_once or 1, MOST_TOGETHER))
         for view in views:
             if partition_of(view) is None and not _goes_through_time(view):
                 yield [view], [Share()]
@@ -199,7 +201,7 @@ class Computing:
         return LatestParts(view.name, keys, tuple(parts), unseen)
 
     def _pieces(self, number: int) -> Pieces:
-        return Pieces(self.world.span.labelled, self._aside(f"rows-{number}"))
+        return Pieces(self.world.span.labelled, self._aside(f"rows-{number}"), self.at_once or 1)
 
     def _aside(self, name: str) -> Path | None:
         return None if self.folder is None or self._fits else self.folder / name

@@ -16,18 +16,29 @@ _BATCH: Final = 65_536
 
 
 class Pieces:
-    """Tables of `__row` and columns, each row in one of them; in memory, or in files of a folder."""
+    """Tables of `__row` and columns, each row in one of them; in memory, or in files of a folder.
 
-    def __init__(self, rows: int, folder: Path | None) -> None:
-        self.rows, self._folder = rows, folder
+    at_once: small tables are put together up to so many rows, since each costs a look for every piece.
+    """
+
+    def __init__(self, rows: int, folder: Path | None, at_once: int = 1) -> None:
+        self.rows, self._folder, self._at_once = rows, folder, at_once
         self._tables: list[pl.LazyFrame] = []
         self._bounds: list[list[int]] = []
+        self._waiting: list[pl.DataFrame] = []
 
     def add(self, table: pl.DataFrame) -> None:
         """Keep a table."""
-        if not table.height:
+        if sum(one.height for one in self._waiting) + table.height > self._at_once:
+            self.put_together()
+        self._waiting.append(table)
+
+    def put_together(self) -> None:
+        """Keep what waits for more; nothing is read before."""
+        waiting, self._waiting = [one for one in self._waiting if one.height], []
+        if not waiting:
             return
-        table = table.sort(ROW)
+        table = pl.concat(waiting).sort(ROW)
         bounds = np.searchsorted(table[ROW].to_numpy(), np.arange(0, self.rows + PIECE, PIECE))
         self._bounds.append(bounds.tolist())
         self._tables.append(kept(table, self._folder))

@@ -23,7 +23,10 @@ from kgrec.features.view import FeatureView
 BYTES_OF_A_ROW: Final = 500
 """Of a row whose features are computed: its columns, its keys, sorted copies of them, counts."""
 MOST_AT_ONCE: Final = 1 << 20
-"""Rows that are looked at together however much memory there is: of more, what is looked up leaves the cache."""
+"""Rows that are held at once however much memory there is: of more, what is looked up leaves the cache."""
+MOST_TOGETHER: Final = 1 << 18
+"""Rows that are looked at together where a log is taken apart: arrays of more are given back to the system when they
+are freed, and mapped anew, page by page."""
 _BINS: Final = 4096
 
 
