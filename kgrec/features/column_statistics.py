@@ -79,7 +79,7 @@ class Frequencies:
 
 
 class ColumnStatistics:
-    """The statistics of one column: `frequencies` where it may be one of categories or sequences, else moments.
+    """The statistics of one column: `frequencies` where it may be one of categories or sequences, moments of numbers.
 
     counts: the column is read through log1p whatever its type. What is chosen of a column of whole numbers (categories
     when they are few or the column is context, log1p when none is negative) is known when all rows were added.
@@ -89,9 +89,9 @@ class ColumnStatistics:
         self.name, self.rows, self.is_sequence = name, 0, dtype == pl.List(pl.String)
         self._whole, self._declared, self._counting = dtype.is_integer(), name in context, name in counts
         self._smallest: int | None = None
-        named = dtype in _TEXT or self.is_sequence or self._whole
+        self._named = dtype in _TEXT or self.is_sequence or self._whole
         most = FEW_INTEGERS if self._whole and not self._declared else None
-        self.frequencies = Frequencies(most) if named else None
+        self.frequencies = Frequencies(most)
         numbered = dtype.is_numeric() and not (self._whole and self._declared)
         self._forms = {form: Moments() for form in (False, True) if numbered and self._may_be(form)}
 
@@ -104,7 +104,7 @@ class ColumnStatistics:
         if self._whole and (smallest := values.min()) is not None:
             before = self._smallest
             self._smallest = int(smallest) if before is None else min(before, int(smallest))  # type: ignore[arg-type]
-        if self.frequencies is not None:
+        if self._named:
             self.frequencies.add(values.explode() if self.is_sequence else values)
         for log, moments in self._forms.items():
             moments.add(transformed(values, log).drop_nulls().to_numpy())
@@ -112,7 +112,7 @@ class ColumnStatistics:
     @property
     def is_category(self) -> bool:
         """Say whether the column's values are categories."""
-        return self.frequencies is not None and not self.is_sequence and not self.frequencies.too_many()
+        return self._named and not self.is_sequence and not self.frequencies.too_many()
 
     @property
     def log(self) -> bool:

@@ -112,13 +112,15 @@ class FeatureEncoder:
         found: dict[str, ColumnStatistics] = {}
         for frame in [train] if isinstance(train, pl.DataFrame) else train:
             for name, dtype in frame.schema.items():
-                found.setdefault(name, ColumnStatistics(name, dtype, context, counts)).add(frame[name])
+                if name not in found:
+                    found[name] = ColumnStatistics(name, dtype, context, counts)
+                found[name].add(frame[name])
         numeric, categorical, ignored, sequences = [], [], [], []
         for column in found.values():
             if column.is_category:
                 categorical.append(_fit_categories(column, config))
             elif column.is_sequence:
-                sequences.append(SequenceColumn(column.name, tuple(_values(column).head(config.sequence_values))))
+                sequences.append(_fit_sequence(column, config))
             elif (fitted := _fit_number(column)) is not None:
                 numeric.append(fitted)
             else:
@@ -194,14 +196,14 @@ class FeatureEncoder:
             raise ArtifactError(f"no feature encoder: {error}") from None
 
 
-def _values(column: ColumnStatistics) -> pl.Series:
-    return pl.Series([], dtype=pl.String) if column.frequencies is None else column.frequencies.values()
-
-
 def _fit_categories(column: ColumnStatistics, config: FeaturesConfig) -> CategoricalColumn:
-    values = _values(column)
+    values = column.frequencies.values()
     kept = tuple(values.head(config.categories))
     return CategoricalColumn(column.name, kept, config.hash_buckets if len(values) > len(kept) else 0)
+
+
+def _fit_sequence(column: ColumnStatistics, config: FeaturesConfig) -> SequenceColumn:
+    return SequenceColumn(column.name, tuple(column.frequencies.values().head(config.sequence_values)))
 
 
 def _fit_number(column: ColumnStatistics) -> NumericColumn | None:

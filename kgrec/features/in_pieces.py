@@ -187,7 +187,7 @@ class Computing:
             if group:
                 yield group, shares_of(self.world.log, column, min(self.at_once or 1, MOST_TOGETHER))
         for view in views:
-            if partition_of(view) is None and not _goes_through_time(view):
+            if partition_of(view) is None and not carries_on(view):
                 yield [view], [Share()]
 
     def _through_time(self, views: Sequence[FeatureView]) -> list[FeatureView]:

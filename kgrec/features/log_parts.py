@@ -21,19 +21,16 @@ def parts_of(
 ) -> list[FeatureLog]:
     """Return the log of each part with the needed columns, in files of the folder; None: parts are found when read."""
     wanted = {*needed, ROW, PART, TIME, USER_ROW, ITEM_ROW}
-    sources = [
-        None if rows is None else rows.select(name for name in rows.collect_schema() if name in wanted)
-        for rows in (numbered(log.labelled), log.events)
-    ]
-    if folder is None or len(parts) == 1:
-        cut = [[None if rows is None else _chosen(rows, one) for rows in sources] for one in parts]
-    else:
-        written = [
-            [None] * len(parts) if rows is None else _written(rows, parts, folder / name)
-            for name, rows in zip(("labelled", "events"), sources, strict=True)
-        ]
-        cut = [list(both) for both in zip(*written, strict=True)]
-    return [replace(log, labelled=labelled, events=events) for labelled, events in cut if labelled is not None]
+
+    def each(name: str, rows: pl.LazyFrame) -> list[pl.LazyFrame]:
+        own = rows.select(column for column in rows.collect_schema() if column in wanted)
+        if folder is None or len(parts) == 1:
+            return [_chosen(own, one) for one in parts]
+        return _written(own, parts, folder / name)
+
+    labelled = each("labelled", numbered(log.labelled))
+    events = [None] * len(parts) if log.events is None else each("events", log.events)
+    return [replace(log, labelled=shown, events=acts) for shown, acts in zip(labelled, events, strict=True)]
 
 
 def _chosen(rows: pl.LazyFrame, part: Share | Slice) -> pl.LazyFrame:

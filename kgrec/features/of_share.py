@@ -28,7 +28,7 @@ _AT = "__at"
 class World:
     """The log, when it is, the rates of all its rows by source, and what each item is tied to in the graph.
 
-    slices: spans of time that make it up, each with the log of its rows; one of all rows where they fit at once.
+    slices: spans of time that make it up, each with the log of its rows; none where all rows fit at once.
     """
 
     log: FeatureLog
