@@ -103,11 +103,14 @@ class Teacher:
         self._config, self._log, self._graph = config, log, graph
         self.question = Judge(config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.VALIDATION)
         self.num_items = self.question.history.num_columns
+        self._known: dict[str, Known] = {}
 
     def known(self, events: str) -> Known:
         """Return what a baseline may learn from, of any event or of the target event alone."""
-        train_UI = histories(self._config.evaluation, self.question)[events]
-        return Known(train_UI, self._ages(train_UI), self.item_nodes, self.repeats)
+        if events not in self._known:
+            train_UI = histories(self._config.evaluation, self.question)[events]
+            self._known[events] = Known(train_UI, self._ages(train_UI), self.item_nodes, self.repeats)
+        return self._known[events]
 
     def kept_per_row(self, weights: int) -> int:
         """Return how many weights of an item are kept, of so many in all."""

@@ -101,8 +101,9 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Earlier:
-    """Where tuning goes on: a setting chosen on an earlier log, and the metric of what was tried there, by `key_of`.
+    """Where tuning goes on: a setting chosen on an earlier log, and what was tried there, by `key_of`.
 
+    figures: how far the metric of each was behind that of the best of its day, at most 0.
     fixed: axes along which nothing is tried. A start that is no setting of the grid is ignored.
     """
 

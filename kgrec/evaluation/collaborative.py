@@ -10,13 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 import scipy.sparse
-import torch
 
 from kgrec.evaluation.baseline_roles import BaselinesConfig, Known, LeftOutError, Scorer, Setting
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row, yes_no_matrix
 from kgrec.evaluation.pairs import Pairs
+from kgrec.evaluation.ridge_inverse import RidgeInverse
 
-_DOUBLE_ITEMS: Final = 6_000  # up to here ease computes in float64
 _FILTER_WEIGHTS: Final = 30_000_000  # weights of the filter that are kept at most; what falls away is its smallest
 
 
@@ -98,9 +97,8 @@ class Ease:
                 f"(limit: ease_max_items = {config.ease_max_items:,})"
             )
         self._config = config
-        dtype = np.float64 if items <= _DOUBLE_ITEMS else np.float32
         matrix_UI = yes_no_matrix(known.train_UI)
-        self._gram_II = torch.from_numpy((matrix_UI.T @ matrix_UI).toarray().astype(dtype))
+        self._gram = RidgeInverse(matrix_UI.T @ matrix_UI)
 
     def settings(self) -> list[Setting]:
         """Return the penalties."""
@@ -108,10 +106,7 @@ class Ease:
 
     def fit(self, setting: Setting) -> Scorer:
         """Return the scorer."""
-        ridge_II = self._gram_II.clone()
-        ridge_II.diagonal().add_(setting["lambda"])
-        inverse_II = torch.cholesky_inverse(torch.linalg.cholesky(ridge_II))
-        return ItemWeights((inverse_II / -inverse_II.diagonal()).fill_diagonal_(0.0).numpy())
+        return ItemWeights(self._gram.weights(setting["lambda"]))
 
 
 def _users_of_items(train_UI: Pairs) -> Any:

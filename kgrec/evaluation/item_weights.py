@@ -28,7 +28,7 @@ class ItemWeights:
     """
 
     def __init__(self, matrix_II: Any, most: int | None = None) -> None:
-        matrix_II = matrix_II.astype(np.float32)
+        matrix_II = matrix_II.astype(np.float32, copy=False)
         if scipy.sparse.issparse(matrix_II):
             items = matrix_II.shape[0]
             if items <= _ALWAYS_DENSE or (items <= _PERHAPS_DENSE and matrix_II.nnz * _SPARSE >= items**2):

@@ -19,9 +19,9 @@ from kgrec.chain import increments
 from kgrec.chain.context import Run
 from kgrec.chain.increments import START, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
-from kgrec.chain.refining import fitted_before
+from kgrec.chain.refining import fitted_before, refine_baselines
 from kgrec.chain.starting import overlap
-from kgrec.chain.tuning import KERNEL, SOURCES, Teacher, best_baseline, read_tuned
+from kgrec.chain.tuning import KERNEL, LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
 from kgrec.config import TaskName, load_config
 from kgrec.serving.policy import IncrementRule
 from kgrec.serving.versions import read_registry
@@ -77,13 +77,16 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
     tuned, refined = (read_tuned(store.with_digest("baselines", one.inputs["baselines"])) for one in (before, made))
     used = {best_baseline(tuned, names, "ndcg@5") for names in SOURCES}
     for name, choice in tuned.items():
+        if name in used | set(LINEAR):
+            assert "left_out" in choice or refined[name]["validation"] != choice["validation"], "on today's validation"
         if name in used:
             tried = [one["setting"] for one in refined[name]["tried"]]
             assert choice["setting"] in tried, "climbed on from where the base stood"
             assert len(tried) <= 1 + 2 * len(choice["setting"]) or refined[name]["setting"] != choice["setting"]
-            assert refined[name]["validation"] != choice["validation"], "on today's validation"
             if name in KERNEL:
                 assert {one["popularity"] for one in tried} == {choice["setting"]["popularity"]}, "not of the score"
+        elif name in LINEAR:
+            assert refined[name]["setting"] == choice["setting"], "judged where it stands"
         else:
             assert refined[name] == choice, "no part of the score: as it was chosen"
     kept = fitted_before(store.with_digest("baselines", made.inputs["baselines"]))
@@ -116,6 +119,25 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
         last_of(tiny_copy, "train").facts["blocks"]["validation_ndcg@5"], abs=0.05
     )
     assert {"popularity", "ease"} <= set(full.baselines)
+
+
+def test_what_the_score_takes_is_compared_on_one_day(tiny, tmp_path):
+    """A figure of the base's validation does not win against today's, however good that day was."""
+    log, graph = (last_of(tiny.workspace, kind) for kind in ("split", "graph"))
+    store = ArtifactStore(tiny.workspace / "artifacts")
+    choices = read_tuned(store.with_digest("baselines", last_of(tiny.workspace, "train").inputs["baselines"]))
+    metric = "ndcg@5"
+    rightly = best_baseline(choices, LINEAR, metric)
+    others = [name for name in LINEAR if name != rightly]
+    for good, name in zip((0.98, 0.99), others, strict=True):
+        choices[name]["validation"]["ranking"][metric] = good
+    before = ArtifactStore(tmp_path / "artifacts").build(
+        "baselines", {}, {}, lambda out: write_tuned(out, choices) or {}
+    )[0]
+    context = Run(load_config(worlds.TINY, GOES_ON), Workspace(tmp_path))
+    refined = refine_baselines(context, log, graph, before)
+    assert best_baseline(read_tuned(refined), LINEAR, metric) == rightly
+    assert set(fitted_before(refined)) == {rightly}
 
 
 def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:
