@@ -43,7 +43,7 @@ def pool_of(run: Run) -> Pool:
     teacher = Teacher(config, log, graph, read_tuned(tuned))
     matrices, _ = neighbour_matrices(teacher, config.blocks, with_graph=True)
     vectors = load_file(trained.file("vectors.safetensors"))
-    width = int(vectors["block_widths"][0])
+    width = int(vectors.pop("block_widths")[0])  # without popularity's dimension
     for name in ("user_vectors_UD", "item_vectors_ID"):
         vectors[name] = vectors[name][:, :width].contiguous()
     question = judge.question(c.VALIDATION)
@@ -52,29 +52,41 @@ def pool_of(run: Run) -> Pool:
     return Pool(judge, vectors, matrices, popularity_I, question, len(question.users_B))
 
 
+def doublings(one: BlockWeights, other: BlockWeights) -> float:
+    """Return by how many doublings the weights of two choices differ, the sum over parts (below .05: as .05)."""
+    pairs = zip(one.as_tensor().clamp(min=0.05).log2(), other.as_tensor().clamp(min=0.05).log2(), strict=True)
+    return float(sum(abs(a - b) for a, b in pairs))
+
+
 def judged(pool: Pool, grids: dict[str, tuple[float, ...]], k: int, halves: int) -> dict[str, Any]:
     """Return the mean figure on the half that did not choose, of the grid's best and of the chain's choice."""
     settings = [dict(zip(grids, values, strict=True)) for values in product(*grids.values())]
     known = {BlockWeights(**setting): pool.each_ndcg(BlockWeights(**setting), k) for setting in settings}
     table_SB, spread = torch.stack(list(known.values())), pool.spread()
     gains, plain = [], []
+    apart: dict[str, list[float]] = {"best": [], "chosen": []}
     for half in range(halves):
         order_B = torch.randperm(table_SB.shape[1], generator=torch.Generator().manual_seed(half))
-        chooses_B, judges_B = order_B.tensor_split(2)
+        found: dict[str, list[BlockWeights]] = {"best": [], "chosen": []}
+        both = order_B.tensor_split(2)
+        for chooses_B, judges_B in (both, both[::-1]):
 
-        def figures(weights: BlockWeights, rows_B: Tensor = chooses_B) -> Tensor:
-            return known[weights][rows_B]
+            def figures(weights: BlockWeights, rows_B: Tensor = chooses_B) -> Tensor:
+                return (known[weights] if weights in known else pool.each_ndcg(weights, k))[rows_B]
 
-        best = list(known)[int(table_SB[:, chooses_B].mean(1).argmax())]
-        ours = chosen_weights(grids, figures, spread)
-        plain.append(float(figures(best, judges_B).mean()))
-        gains.append(float(figures(ours, judges_B).mean()) - plain[-1])
+            found["best"].append(list(known)[int(table_SB[:, chooses_B].mean(1).argmax())])
+            found["chosen"].append(chosen_weights(grids, figures, spread))
+            plain.append(float(figures(found["best"][-1], judges_B).mean()))
+            gains.append(float(figures(found["chosen"][-1], judges_B).mean()) - plain[-1])
+        for name, (one, other) in found.items():
+            apart[name].append(doublings(one, other))
     gain_H = torch.tensor(gains)
     return {
-        "best_of_the_grid": round(sum(plain) / halves, 5), "gain_by_the_prior": round(float(gain_H.mean()), 5),
-        "standard_error_over_halves": round(float(gain_H.std()) / halves**0.5, 5),
+        "best_of_the_grid": round(sum(plain) / len(plain), 5), "gain_of_the_chosen": round(float(gain_H.mean()), 5),
+        "standard_error_over_halves": round(float(gain_H.std()) / len(gains) ** 0.5, 5),
         "better_in": round(float((gain_H > 0).double().mean()), 3),
         "worse_in": round(float((gain_H < 0).double().mean()), 3),
+        "doublings_between_halves": {name: round(sum(values) / halves, 2) for name, values in apart.items()},
     }  # fmt: skip
 
 

@@ -1,12 +1,14 @@
 """The served scores: which parts stand beside the trained vectors, chosen on validation.
 
-Axes: U users, I items, B users asked, P pooled candidates of a user, F parts of a score, W served dimensions.
+Axes: U users, I items, B users asked, A those of them with a relevant candidate, P pooled candidates of a user, F parts
+of a score, W served dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -120,7 +122,8 @@ class Pool:
     """The candidates of some validation users with each part's score, so that many weights can be tried quickly.
 
     A user's candidates are the best hundred of each part alone; the seen ones and those outside the catalogue are left
-    out. Parts: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant.
+    out. Parts: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant. A user without a
+    relevant candidate has 0 under any weights, and is not scored.
     """
 
     def __init__(
@@ -171,15 +174,24 @@ class Pool:
 
     def each_ndcg(self, weights: BlockWeights, k: int) -> Tensor:
         """Return each user's NDCG@k of the pooled candidates under these weights. (B,)"""
-        scores_BP = self._parts_FBP[0].clone()
-        for part_BP, factor in zip(self._parts_FBP[1:], weights.as_tensor().tolist(), strict=True):
+        places_A, parts_FAP, hit_AP = self._with_hits
+        scores_AP = parts_FAP[0].clone()
+        for part_AP, factor in zip(parts_FAP[1:], weights.as_tensor().tolist(), strict=True):
             if factor:
-                scores_BP.add_(part_BP, alpha=factor)
-        place_BK = best_of(scores_BP, k)  # of equals the smaller item row
-        hits_BK = self.hit_BP.gather(1, place_BK.clamp(min=0)) & (place_BK >= 0)
-        gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_BK.shape[1] + 2.0))
-        ideal_B = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)[self.relevant_B.clamp(1, k) - 1]
-        return (hits_BK * gains_K).sum(1) / ideal_B
+                scores_AP.add_(part_AP, alpha=factor)
+        place_AK = best_of(scores_AP, k)  # of equals the smaller item row
+        hits_AK = hit_AP.gather(1, place_AK.clamp(min=0)) & (place_AK >= 0)
+        gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_AK.shape[1] + 2.0))
+        ideal_K = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)
+        found_B = torch.zeros(len(self.relevant_B))
+        found_B[places_A] = (hits_AK * gains_K).sum(1) / ideal_K[self.relevant_B[places_A].clamp(1, k) - 1]
+        return found_B
+
+    @cached_property
+    def _with_hits(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return places, parts and hits of the users with a relevant candidate. (A,), (F, A, P), (A, P)"""
+        places_A = self.hit_BP.any(dim=1).nonzero()[:, 0]
+        return places_A, self._parts_FBP[:, places_A].contiguous(), self.hit_BP[places_A]
 
 
 def _best_of_each_part(scores_CIF: Tensor) -> Tensor:

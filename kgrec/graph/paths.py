@@ -118,8 +118,8 @@ class PathFinder:
                 if end not in last:
                     last.add(end)
                     found[(node, end)] = (int(place), int(second))
-        paths = [self._path(via, places, reach) for via, places in found.items()]
-        return sorted(paths, key=lambda one: (not self.is_named(one), -one.weight, one.via, one.history))[:limit]
+        ordered = sorted(found, key=lambda nodes: self._order(nodes, reach))
+        return [self._path(nodes, found[nodes], reach) for nodes in ordered[:limit]]
 
     @property
     def has_edges(self) -> bool:
@@ -154,13 +154,24 @@ class PathFinder:
     def _step_words(self, path: Path, place: int) -> str:
         return f"{self.relation(path.steps[place].relation_row)} {self.name(path.via[place])}"
 
-    def _path(self, nodes: tuple[int, ...], places: tuple[int, ...], reach: _Reach) -> Path:
-        steps = tuple(self._step(place) for place in places)
+    def _order(self, nodes: tuple[int, ...], reach: _Reach) -> tuple[bool, float, tuple[int, ...], tuple[int, ...]]:
+        """Order ways by what they tell: all nodes between named, then the weight, then rows."""
         if reach.is_history[nodes[-1]]:
-            return Path((), steps, steps, nodes, float(np.sqrt(reach.own[nodes[-1]])))
-        history, ends = reach.ends(nodes[-1])
+            return False, -self._weight(nodes, reach), (), nodes
+        nameless = any(self._labels[node] is None for node in nodes)
+        return nameless, -self._weight(nodes, reach), nodes, ()  # no two ways are over the same nodes
+
+    def _weight(self, nodes: tuple[int, ...], reach: _Reach) -> float:
+        if reach.is_history[nodes[-1]]:
+            return float(np.sqrt(reach.own[nodes[-1]]))
         rarity = min(float(self._rarity[node]) for node in nodes)
-        weight = float(np.sqrt(min(reach.gain[nodes[-1]], 1.0))) * rarity * _LONGER ** (len(nodes) - 1)
+        return float(np.sqrt(min(reach.gain[nodes[-1]], 1.0))) * rarity * _LONGER ** (len(nodes) - 1)
+
+    def _path(self, nodes: tuple[int, ...], places: tuple[int, ...], reach: _Reach) -> Path:
+        steps, weight = tuple(self._step(place) for place in places), self._weight(nodes, reach)
+        if reach.is_history[nodes[-1]]:
+            return Path((), steps, steps, nodes, weight)
+        history, ends = reach.ends(nodes[-1])
         return Path(nodes, steps, tuple(self._step(end) for end in ends), history, weight)
 
     def _step(self, place: int) -> Step:
