@@ -141,7 +141,7 @@ class Pool:
         for chunk_C in torch.split(places_B, _CHUNK):
             rows_C = question.users_B[chunk_C]
             history = question.history.take(rows_C)
-            sparse = [torch.from_numpy(one.scores(history).toarray()) for one in single]
+            sparse = [torch.from_numpy(one.scores(history)) for one in single]
             trained_CI = users_UD[rows_C] @ trained["item_vectors_ID"].T
             trained_CI[users_UD[rows_C].abs().sum(1) == 0] = (
                 popularity_I  # as the service answers where nothing is known

@@ -24,7 +24,7 @@ from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, ask, judge_ranking, with_fallback
 from kgrec.evaluation.ranking import EvaluationConfig
 from kgrec.model.network import Encoded, Network, placed_users
-from kgrec.serving.neighbours import Neighbours, add_sparse
+from kgrec.serving.neighbours import Neighbours
 from kgrec.training.exposures import Exposures
 
 Vectors = Mapping[str, Tensor]
@@ -96,7 +96,8 @@ class Judge:
         near = Neighbours.read(vectors)
 
         def score(rows_B: Tensor) -> Tensor:
-            return add_sparse(users_UD[rows_B] @ items_DI, near.scores(question.history.take(rows_B)))
+            trained_BI = (users_UD[rows_B] @ items_DI).numpy()
+            return torch.from_numpy(near.scores(question.history.take(rows_B), trained_BI))
 
         return with_fallback(score, known, popularity_I)
 

@@ -63,16 +63,16 @@ class Neighbours:
             found[f"{name}_ends"] = torch.from_numpy(matrix_II.indptr[1:].astype(np.int64))
         return found
 
-    def scores(self, history_BI: Pairs) -> Any:
-        """Return the weighted sum of all parts for these histories, a sparse (B, I) array, float32."""
-        total_BI = scipy.sparse.csr_array((history_BI.num_rows, self.num_items), dtype=np.float32)
+    def scores(self, history_BI: Pairs, onto_BI: Floats | None = None) -> Floats:
+        """Return the weighted sum of all parts for these histories, (B, I). onto_BI: to what it is added; it stays."""
+        shape = (history_BI.num_rows, self.num_items)
+        total_BI = np.zeros(shape, dtype=np.float32) if onto_BI is None else onto_BI
+        had_BI = yes_no_matrix(history_BI, np.float32)
         for name, matrix_II in self.matrices.items():
-            total_BI = total_BI + unit_rows(yes_no_matrix(history_BI, np.float32) @ matrix_II) * np.float32(
-                getattr(self.weights, name)
-            )
+            total_BI = unit_rows(had_BI @ matrix_II, getattr(self.weights, name)) + total_BI
         if self.weights.repeat:
-            total_BI = total_BI + yes_no_matrix(history_BI, np.float32) * np.float32(self.weights.repeat)
-        return scipy.sparse.csr_array(total_BI)
+            total_BI = had_BI * np.float32(self.weights.repeat) + total_BI
+        return total_BI
 
     def of_one(self, history_H: Rows) -> Floats:
         """Return the weighted sum of all parts for one history, (I,): a row of `scores`, quicker."""
@@ -131,21 +131,17 @@ def _sum_of_dense_rows(matrix_II: Tensor, rows_H: Rows) -> Floats:
     return found
 
 
-def unit_rows(scores_BI: Any) -> Any:
-    """Return the sparse rows scaled to length 1; a row of zeros stays.
+def unit_rows(scores_BI: Any, length: float = 1.0) -> Any:
+    """Return the sparse rows scaled to one length; a row of zeros stays.
 
     >>> unit_rows(scipy.sparse.csr_array(np.array([[0.0, 4.0], [0.0, 0.0]]))).toarray().tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
-    scores_BI = scipy.sparse.csr_array(scores_BI)
-    length_B = np.sqrt(np.asarray(scores_BI.multiply(scores_BI).sum(axis=1)).reshape(-1))
-    scale_B = (1.0 / np.where(length_B > 0, length_B, 1.0)).astype(scores_BI.dtype)
-    return scipy.sparse.csr_array(scipy.sparse.diags_array(scale_B) @ scores_BI)
-
-
-def add_sparse(dense_BI: Tensor, sparse_BI: Any) -> Tensor:
-    """Add a sparse array to a dense tensor in place and return it."""
-    found = scipy.sparse.csr_array(sparse_BI)
-    row_N = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-    dense_BI.numpy()[row_N, found.indices] += found.data
-    return dense_BI
+    found = scipy.sparse.csr_array(scores_BI)
+    count_B = np.diff(found.indptr)
+    filled = np.flatnonzero(count_B)
+    scale_B = np.ones(len(count_B), dtype=found.dtype)
+    if len(filled):
+        squares = np.add.reduceat(np.square(found.data), found.indptr[filled])
+        scale_B[filled] = np.where(squares > 0, length / np.sqrt(np.where(squares > 0, squares, 1.0)), 1.0)
+    return scipy.sparse.csr_array((found.data * np.repeat(scale_B, count_B), found.indices, found.indptr), found.shape)

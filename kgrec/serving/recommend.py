@@ -28,7 +28,7 @@ from kgrec.serving import package
 from kgrec.serving.explain import Explainer, ServedScore
 from kgrec.serving.explained import explained
 from kgrec.serving.index import Floats, IndexConfig, ItemIndex, Rows
-from kgrec.serving.neighbours import Neighbours, add_sparse
+from kgrec.serving.neighbours import Neighbours
 from kgrec.serving.placing import Placing
 from kgrec.serving.score import TowerScorer
 from kgrec.serving.search import best_items
@@ -162,8 +162,7 @@ class Version:
                 vectors_BW[place] = vector_W
         rows_N = np.repeat(np.arange(len(users)), [len(items_H) for items_H in had])
         pairs = Pairs.of(rows_N, np.concatenate([*had, np.empty(0, np.int64)]), len(users), len(self.items))
-        scores_BI = torch.from_numpy(vectors_BW @ self.item_vectors_ID.T)
-        return add_sparse(scores_BI, self.neighbours.scores(pairs)).numpy()
+        return self.neighbours.scores(pairs, vectors_BW @ self.item_vectors_ID.T)
 
     @cached_property
     def _towers(self) -> TowerScorer:

@@ -70,7 +70,7 @@ def test_parts_sum_to_the_score_and_the_history_to_the_parts_that_rest_on_it(wei
     near = neighbours(1, weights)
     tell, served = explainer(near)
     asked = asked_by_history(served, [3, 7, 1])
-    sparse = near.scores(Pairs.of([0, 0, 0], [3, 7, 1], 1, ITEMS)).toarray()[0]
+    sparse = near.scores(Pairs.of([0, 0, 0], [3, 7, 1], 1, ITEMS))[0]
     for item in range(ITEMS):
         score = float(served.items_IW[item] @ asked.vector_D) + sparse[item]
         (found,) = tell.explain(asked, np.array([item]), [score])

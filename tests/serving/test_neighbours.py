@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kgrec.evaluation.item_weights import largest_of_each_row
 from kgrec.evaluation.pairs import Pairs
 from kgrec.model.blocks import BlockWeights, with_popularity
-from kgrec.serving.neighbours import Neighbours, add_sparse, unit_rows
+from kgrec.serving.neighbours import Neighbours, unit_rows
 from kgrec.serving.search import best_items
 
 ITEMS = 15
@@ -42,7 +42,7 @@ def test_scores_are_each_parts_unit_scores_times_its_weight() -> None:
     near = world(1, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25))
     history = Pairs.of([0, 0, 2], [3, 7, 1], 3, ITEMS)
     expected = np.stack([slow_scores(near, [3, 7]), np.zeros(ITEMS), slow_scores(near, [1])])
-    np.testing.assert_allclose(near.scores(history).toarray(), expected, atol=1e-6)
+    np.testing.assert_allclose(near.scores(history), expected, atol=1e-6)
     np.testing.assert_allclose(near.of_one(np.array([7, 3, 7])), expected[0], atol=1e-6)
     assert not near.of_one(np.array([], dtype=np.int64)).any()
     assert sum(near.parts(np.array([3, 7]), 3).values()) == pytest.approx(expected[0][3], abs=1e-6)
@@ -52,7 +52,7 @@ def test_scores_are_each_parts_unit_scores_times_its_weight() -> None:
 def test_one_history_scores_as_among_many_however_full_the_rows_are(density: float) -> None:
     near = world(3, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25), density)
     for history in ([], [4], [0, 3, 9, 14]):
-        many = near.scores(Pairs.of([0] * len(history), history, 1, ITEMS)).toarray()[0]
+        many = near.scores(Pairs.of([0] * len(history), history, 1, ITEMS))[0]
         np.testing.assert_allclose(near.of_one(np.array(history, dtype=np.int64)), many, atol=1e-6)
 
 
@@ -72,8 +72,8 @@ def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() 
     assert sorted(near.matrices) == ["kernel"]
     again = Neighbours.read(stored | {"item_vectors_ID": torch.zeros(ITEMS, 2)})
     history = Pairs.of([0, 0], [3, 7], 1, ITEMS)
-    assert (again.scores(history) != near.scores(history)).nnz == 0
-    assert Neighbours.read({"item_vectors_ID": torch.zeros(ITEMS, 2)}).scores(history).nnz == 0
+    np.testing.assert_array_equal(again.scores(history), near.scores(history))
+    assert not Neighbours.read({"item_vectors_ID": torch.zeros(ITEMS, 2)}).scores(history).any()
 
 
 @settings(max_examples=150, deadline=None)
@@ -140,7 +140,21 @@ def test_pruning_keeps_the_largest_magnitudes_of_each_row() -> None:
         assert kept[row].tolist() == expected
 
 
-def test_adding_sparse_rows_and_unit_rows() -> None:
-    sparse = scipy.sparse.csr_array(np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 0.0]], dtype=np.float32))
-    total = add_sparse(torch.ones(2, 3), unit_rows(sparse))
-    torch.testing.assert_close(total, torch.tensor([[1.0, 1.6, 1.8], [1.0, 1.0, 1.0]]))
+def test_unit_rows_have_the_length_asked_for_and_rows_of_nothing_stay() -> None:
+    sparse = scipy.sparse.csr_array(
+        np.array([[0.0, 3.0, 4.0], [0.0] * 3, [0.0, 0.0, -2.0], [0.0] * 3], dtype=np.float32)
+    )
+    sparse.data[-1] = 0.0  # stored, and nothing all the same
+    found = unit_rows(sparse, 0.5).toarray()
+    np.testing.assert_allclose(found, [[0.0, 0.3, 0.4], [0.0] * 3, [0.0] * 3, [0.0] * 3], rtol=1e-6)
+    assert unit_rows(scipy.sparse.csr_array((0, 3), dtype=np.float32)).shape == (0, 3)
+
+
+def test_scores_are_added_and_what_they_are_added_to_stays() -> None:
+    near = world(7, BlockWeights(linear=2.0, repeat=0.25))
+    history = Pairs.of([0, 0, 2], [3, 7, 1], 3, ITEMS)
+    onto = np.ones((3, ITEMS), dtype=np.float32)
+    found = near.scores(history, onto)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 1.0 + near.scores(history), atol=1e-6)
+    assert (onto == 1.0).all()
