@@ -162,7 +162,9 @@ class Version:
                 vectors_BW[place] = vector_W
         rows_N = np.repeat(np.arange(len(users)), [len(items_H) for items_H in had])
         pairs = Pairs.of(rows_N, np.concatenate([*had, np.empty(0, np.int64)]), len(users), len(self.items))
-        return self.neighbours.scores(pairs, vectors_BW @ self.item_vectors_ID.T)
+        items_WI = torch.from_numpy(self.item_vectors_ID).T  # multiplied as evaluation does: equal items stay equal
+        trained_BI = torch.from_numpy(vectors_BW) @ items_WI
+        return self.neighbours.scores(pairs, trained_BI.numpy())
 
     @cached_property
     def _towers(self) -> TowerScorer:
