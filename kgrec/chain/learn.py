@@ -82,7 +82,7 @@ def learn(
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
 
     def make(out: Path) -> dict[str, Any]:
-        load_ahead(run.workspace)
+        load_ahead()
         taught = prepared(Lesson(config, tasks, log, features, graph, ahead=log))
         network, data, judge = taught.network, taught.data, taught.judge
         fresh = [] if base is None else carry_over(network, base.earlier(), data.edges, categories(features))

@@ -8,8 +8,7 @@ from functools import cache
 from threading import Thread
 from typing import Final
 
-from kgrec.tracking.stores import store_of
-from kgrec.workspace import Workspace
+from kgrec.tracking.stores import names_server
 
 _OF_A_DATABASE: Final = (
     "mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.store.model_registry.sqlalchemy_workspace_store",
@@ -22,12 +21,12 @@ _OF_A_MODEL: Final = (
 logger = logging.getLogger(__name__)
 
 
-def load_ahead(workspace: Workspace) -> Thread:
-    """Start to load what logging a run of this workspace takes, in a thread; return it. A second call starts nothing.
+def load_ahead() -> Thread:
+    """Start to load what logging a run takes, in a thread; return it. A second call starts nothing.
 
     Whoever needs a module before it is there waits for it, as for any import.
     """
-    return _loading((() if store_of(workspace).is_server else _OF_A_DATABASE) + _OF_A_MODEL)
+    return _loading((() if names_server() else _OF_A_DATABASE) + _OF_A_MODEL)
 
 
 @cache
@@ -41,7 +40,5 @@ def _load(names: tuple[str, ...]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except (
-            ImportError
-        ) as fault:  # of a package that is not there, or elsewhere in another version: loaded in its time
+        except ImportError as fault:  # not there, or elsewhere in another version: loaded in its time
             logger.debug("%s is not loaded ahead: %s", name, fault)

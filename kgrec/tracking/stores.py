@@ -51,6 +51,15 @@ class Store:
         return bool(self.owner)
 
 
+def names_server() -> bool:
+    """Say whether the environment names a server; nothing is noted of it."""
+    return _scheme(os.environ.get(VARIABLE, "").strip()) in _SERVERS
+
+
+def _scheme(named: str) -> str:
+    return urlsplit(named).scheme.split("+")[0]
+
+
 def store_of(workspace: Workspace) -> Store:
     """Return the store that the environment names, else the workspace's own; InputError for one that is not known.
 
@@ -59,7 +68,7 @@ def store_of(workspace: Workspace) -> Store:
     named, folder = os.environ.get(VARIABLE, "").strip(), workspace.tracking_artifacts.as_uri()
     if not named:
         return Store(f"sqlite:///{workspace.tracking_database}", folder)
-    scheme = urlsplit(named).scheme.split("+")[0]
+    scheme = _scheme(named)
     if scheme in _SERVERS:
         server = named.rstrip("/")
         return Store(server, None, _note(workspace, server))
@@ -130,7 +139,7 @@ def stores_of(workspace: Workspace) -> list[Store]:
     folder, named = workspace.tracking_artifacts.as_uri(), os.environ.get(VARIABLE, "").strip()
     own = Store(f"sqlite:///{workspace.tracking_database}", folder)
     databases = [own] if workspace.tracking_database.exists() else []
-    if urlsplit(named).scheme.split("+")[0] in _DATABASES and named != own.uri:
+    if _scheme(named) in _DATABASES and named != own.uri:
         databases.append(Store(named, folder))
     return [*databases, *servers_of(workspace)]
 
