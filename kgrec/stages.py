@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kgrec.allocator import keep_freed_memory
 from kgrec.artifacts import Artifact
 from kgrec.chain import judge, knowledge, prepare, starting
 from kgrec.chain.candidate import Made
@@ -67,6 +68,7 @@ def run_chain(
 
     call: how a stage is called, (name, function, *arguments) -> result; flows hand in their own.
     """
+    keep_freed_memory()
     context.workspace.store.sweep()
     ingested: Artifact = call("ingest", prepare.ingest, context)
     if until == "ingest":

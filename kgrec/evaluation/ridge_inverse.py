@@ -5,6 +5,7 @@ Shapes: I items, S set-aside items (no two of them were had together), C items o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 _DOUBLE_ITEMS: Final = 6_000  # a core of up to so many is inverted in float64
+_ROWS: Final = 256  # of the weights that are put together at once
 _FEW: Final = 0.01  # an item that was had together with more of the others than this stays in the core
 
 
@@ -41,7 +43,8 @@ class RidgeInverse:
         """Return -P / diag(P) with an empty diagonal, P = (G + penalty * 1)^-1: float32 (I, I)."""
         aside_S = self._diagonal_I[self.aside_S] + penalty
         damped_CS = scipy.sparse.csr_array(self._links_CS @ scipy.sparse.diags_array(1.0 / aside_S))
-        schur_CC = self._core_CC - (damped_CS @ self._links_CS.T).toarray()
+        schur_CC = (damped_CS @ self._links_CS.T).toarray()
+        np.subtract(self._core_CC, schur_CC, out=schur_CC)
         schur_CC[np.diag_indices_from(schur_CC)] += penalty
         core_CC = _inverse(schur_CC)
         damped_SC = scipy.sparse.csr_array(damped_CS.T.astype(core_CC.dtype))
@@ -49,15 +52,26 @@ class RidgeInverse:
         aside_SS = -(damped_SC @ cross_SC.T)
         diagonal_S = 1.0 / aside_S + aside_SS.diagonal()
         diagonal_C = core_CC.diagonal().copy()
-        found = torch.zeros((self._items, self._items))
-        core, aside = torch.from_numpy(self.core_C), torch.from_numpy(self.aside_S)
-        for rows, parts in ((core, (core_CC, cross_SC.T)), (aside, (cross_SC, aside_SS))):
-            wide = torch.zeros((len(rows), self._items))
-            for columns, part, diagonal in zip((core, aside), parts, (diagonal_C, diagonal_S), strict=True):
-                wide.index_copy_(1, columns, (torch.from_numpy(part) / -torch.from_numpy(diagonal)).float())
-            found.index_copy_(0, rows, wide)
-        weights_II: np.ndarray[Any, np.dtype[np.float32]] = found.fill_diagonal_(0.0).numpy()
-        return weights_II
+        found_II = np.zeros((self._items, self._items), dtype=np.float32)
+        _put(found_II, self.core_C, ((self.core_C, core_CC, diagonal_C), (self.aside_S, cross_SC.T, diagonal_S)))
+        _put(found_II, self.aside_S, ((self.core_C, cross_SC, diagonal_C), (self.aside_S, aside_SS, diagonal_S)))
+        np.fill_diagonal(found_II, 0.0)
+        return found_II
+
+
+def _put(found_II: Any, rows_R: Any, parts: Sequence[tuple[Any, Any, Any]]) -> None:
+    """Write -part / diagonal into some rows, a few at a time: a large table once more costs more than the division.
+
+    parts: columns, the block of these rows and columns, the diagonal of the columns.
+    """
+    found = torch.from_numpy(found_II)
+    for at in range(0, len(rows_R), _ROWS):
+        rows = torch.from_numpy(rows_R[at : at + _ROWS])
+        wide = torch.zeros((len(rows), len(found)))
+        for columns, part, diagonal in parts:
+            scaled = torch.from_numpy(part[at : at + _ROWS]) / -torch.from_numpy(diagonal)
+            wide.index_copy_(1, torch.from_numpy(columns), scaled.float())
+        found.index_copy_(0, rows, wide)
 
 
 def _inverse(matrix_CC: Any) -> Any:

@@ -13,11 +13,11 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from kgrec.allocator import keep_freed_memory
 from kgrec.errors import DivergedError, InputError, Problem
 from kgrec.model.network import Network
 from kgrec.model.task_covariance import covariance_penalty
 from kgrec.seeds import derive_seed
-from kgrec.training.allocator import keep_freed_memory
 from kgrec.training.balancer import Balancer, BalancerName, BalancingOptions
 from kgrec.training.balancing import BALANCERS
 from kgrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint

@@ -12,7 +12,7 @@ import pytest
 STEPS = """
 import resource, sys
 import torch
-from kgrec.training.allocator import keep_freed_memory
+from kgrec.allocator import keep_freed_memory
 
 torch.set_num_threads(1)
 if sys.argv[1] == "keep":
