@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from kgrec.chain.tuning import KERNEL, LINEAR, Teacher
 from kgrec.chain.weighing import chosen_weights, spread_of
 from kgrec.config import RunConfig
 from kgrec.evaluation.baselines import evenly
-from kgrec.evaluation.graph_kernel import incidence, kernel_weights, log_popularity
+from kgrec.evaluation.graph_kernel import log_popularity
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
 from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.evaluation.selection import best_of
@@ -109,10 +108,11 @@ def neighbour_matrices(
         matrices["linear"], sources["linear"] = teacher.fitted_before[name], name
     elif name is not None and isinstance(scorer := teacher.fitted(name), ItemWeights):
         matrices["linear"], sources["linear"] = largest_of_each_row(scorer.matrix_II, keep), name
-    if max(config.kernel) and with_graph and teacher.best(KERNEL):
-        links_IE, _ = incidence(teacher.item_nodes, teacher.num_items)
-        hub = float(teacher.tuned["graph_kernel"]["setting"]["hub"])
-        kernel_II = largest_of_each_row(kernel_weights(links_IE, hub).astype(np.float32), keep)
+    if max(config.kernel) and with_graph and (kernel := teacher.best(KERNEL)):
+        hub = float(teacher.tuned[kernel]["setting"]["hub"])
+        kernel_II = teacher.fitted_before.get(kernel)
+        if kernel_II is None:
+            kernel_II = teacher.kernel_neighbours(hub, config.neighbour_weights)
         if kernel_II.nnz:
             matrices["kernel"], sources["kernel"] = kernel_II, f"graph_kernel, hub {hub:g}"
     return matrices, sources

@@ -5,12 +5,15 @@ Axes: I items, X kept weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 import scipy.sparse
+import torch
 from safetensors.numpy import load_file, save_file
 
 from kgrec.artifacts import Artifact
@@ -25,7 +28,7 @@ from kgrec.chain.tuning import (
     told,
     write_tuned,
 )
-from kgrec.evaluation.baseline_roles import LeftOutError, Scorer
+from kgrec.evaluation.baseline_roles import LeftOutError
 from kgrec.evaluation.baselines import Earlier, key_of
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
 
@@ -40,46 +43,83 @@ def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact)
     """Return the settings of an earlier run, those that the served score uses climbed on from there on new validation.
 
     That is two or three fits, where the whole grid is dozens: a neighbour that lost against the other side before is
-    not tried again, nor what the score does not use (the kernel's own popularity). The other linear ones are judged
-    where they stand, so that all figures that choose among them are of today; the rest stands as it was. The weights
-    of the best linear one, cut to what is served, are kept, so that training need not fit it again.
+    not tried again, nor what the score does not use (the kernel's own popularity). The linear ones are judged where
+    they stand, so that all figures that choose among them are of today, and the one that led before climbs on if it
+    still leads; the rest stands as it was. The weights of the best linear one and of the kernel, cut to what is served,
+    are kept, so that training need not fit them again. The leader is judged beside the others, which have a thread of
+    their own.
     """
     keep, metric = run.config.blocks.neighbour_weights, f"ndcg@{run.config.evaluation.k[0]}"
 
     def make(out: Path) -> dict[str, Any]:
-        teacher, found = Teacher(run.config, log, graph, {}), read_tuned(before)
-        scorers: dict[str, Scorer | None] = {}
-        for names, fixed in ((LINEAR, ()), (KERNEL, ("popularity",))):
-            leader = best_baseline(found, names, metric)
-            for name in [name for name in names if "validation" in found.get(name, {})]:
-                choice = found[name]
-                start = earlier(choice, metric, fixed if name == leader else tuple(choice["setting"]))
-                try:
-                    events, tuned = teacher.tune(name, (choice["events"], start), keep=names is LINEAR)
-                except LeftOutError as reason:
-                    found[name] = {"left_out": str(reason)}
-                    continue
-                found[name] = told(events, tuned) | {EARLIER: _not_tried_again(choice, tuned.tried)}
-                scorers = _best_alone(scorers | {name: tuned.scorer}, found, metric)
-        for name, scorer in scorers.items():
-            if keep and isinstance(scorer, ItemWeights):
-                _save(out / FITTED, name, largest_of_each_row(scorer.matrix_II, teacher.kept_per_row(keep)))
-        write_tuned(out, found)
+        day = _Day(Teacher(run.config, log, graph, {}), read_tuned(before), metric, keep)
+        day.choose()
+        write_tuned(out, day.found)
+        if day.kept:
+            _save(out / FITTED, day.kept)
         return {}
 
     inputs = {"split": log.digest, "graph": graph.digest, "base": before.digest}
     return run.stage("baselines", inputs, settings_of(run) | {"neighbour_weights": keep}, make)
 
 
-def _best_alone(
-    scorers: Mapping[str, Scorer | None], found: Mapping[str, Any], metric: str
-) -> dict[str, Scorer | None]:
-    """Return the best of the linear ones alone: each is items x items."""
-    best = best_baseline(found, [name for name in scorers if name in LINEAR], metric)
-    return {} if best is None else {best: scorers[best]}
+class _Day:
+    """The settings as they are chosen today: what `read_tuned` returns as `found`, and the weights kept, by name."""
+
+    def __init__(self, teacher: Teacher, choices: Mapping[str, Any], metric: str, keep: int) -> None:
+        self.found, self.kept = dict(choices), dict[str, Any]()
+        self._teacher, self._choices, self._metric, self._keep = teacher, choices, metric, keep
+        self._best: tuple[tuple[float, int], ItemWeights] | None = None
+        self._lock = Lock()
+
+    def choose(self) -> None:
+        """Judge and climb; what does not depend on the leader goes on beside it."""
+        ran = [name for name in (*LINEAR, *KERNEL) if "validation" in self._choices.get(name, {})]
+        for name in ran:
+            self._teacher.known(self._choices[name]["events"])  # which both threads read
+        leader = best_baseline(self._choices, LINEAR, self._metric)
+        others = [name for name in ran if name in LINEAR and name != leader]
+        kernels = [name for name in ran if name in KERNEL]
+        threads = (torch.get_num_threads(),)
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=threads) as beside:
+            standing = [beside.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
+            rest: list[Future[Any]] = [beside.submit(self._judge, name, ("popularity",)) for name in kernels]
+            rest += [beside.submit(self._keep_kernel, name) for name in kernels if self._keep]
+            if leader is not None:
+                self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
+            for one in (*standing, *rest):
+                one.result()
+        best = best_baseline(self.found, LINEAR, self._metric)
+        if self._keep and best is not None and self._best is not None:
+            cut = self._teacher.kept_per_row(self._keep)
+            self.kept[best] = largest_of_each_row(self._best[1].matrix_II, cut)
+
+    def _judge(self, name: str, fixed: Sequence[str], worth: Callable[[float], bool] = lambda figure: True) -> float:
+        """Climb on from where a baseline stands and return its metric; 0 where it cannot run today."""
+        choice = self._choices[name]
+        start = earlier(choice, self._metric, fixed, worth)
+        try:
+            events, tuned = self._teacher.tune(name, (choice["events"], start), keep=name in LINEAR)
+        except LeftOutError as reason:
+            self.found[name] = {"left_out": str(reason)}
+            return 0.0
+        self.found[name] = told(events, tuned) | {EARLIER: _not_tried_again(choice, tuned.tried)}
+        figure = float(tuned.validation[self._metric])
+        if isinstance(tuned.scorer, ItemWeights):
+            rank = figure, -LINEAR.index(name)  # of equals the first, as `best_baseline` has it
+            with self._lock:  # each is items x items: the best alone stays
+                if self._best is None or rank > self._best[0]:
+                    self._best = rank, tuned.scorer
+        return figure
+
+    def _keep_kernel(self, name: str) -> None:
+        if "setting" in self.found[name]:
+            self.kept[name] = self._teacher.kernel_neighbours(self.found[name]["setting"]["hub"], self._keep)
 
 
-def earlier(choice: Mapping[str, Any], metric: str, fixed: Sequence[str]) -> Earlier:
+def earlier(
+    choice: Mapping[str, Any], metric: str, fixed: Sequence[str], worth: Callable[[float], bool] = lambda figure: True
+) -> Earlier:
     """Return from where a baseline's grid is climbed on, given what was kept of it.
 
     An earlier figure counts by how far it was behind the best of its own day: another day's users are easier or harder.
@@ -88,7 +128,7 @@ def earlier(choice: Mapping[str, Any], metric: str, fixed: Sequence[str]) -> Ear
         key_of(one["setting"]): float(one["validation"][metric]) - float(one[BEST][metric])
         for one in [*choice.get(EARLIER, []), *_with_best(choice)]
     }
-    return Earlier(choice["setting"], behind, fixed)
+    return Earlier(choice["setting"], behind, fixed, worth)
 
 
 def _with_best(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -101,10 +141,14 @@ def _not_tried_again(choice: Mapping[str, Any], tried: Sequence[Mapping[str, Any
     return [one for key, one in latest.items() if key not in again]
 
 
-def _save(path: Path, name: str, weights_II: Any) -> None:
-    shape = np.asarray(weights_II.shape, dtype=np.int64)
-    arrays = {"data": weights_II.data, "indices": weights_II.indices, "indptr": weights_II.indptr, "shape": shape}
-    save_file({f"{name}.{part}": np.ascontiguousarray(array) for part, array in arrays.items()}, path)
+def _save(path: Path, kept: Mapping[str, Any]) -> None:
+    arrays = {
+        f"{name}.{part}": np.ascontiguousarray(array)
+        for name, weights_II in kept.items()
+        for part, array in (("data", weights_II.data), ("indices", weights_II.indices), ("indptr", weights_II.indptr),
+                            ("shape", np.asarray(weights_II.shape, dtype=np.int64)))
+    }  # fmt: skip
+    save_file(arrays, path)
 
 
 def fitted_before(tuned: Artifact) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from kgrec.evaluation.als import available
 from kgrec.evaluation.baseline_roles import Known, LeftOutError
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES, Earlier, Tuned, fit, tune
+from kgrec.evaluation.graph_kernel import incidence, kernel_weights
+from kgrec.evaluation.item_weights import largest_of_each_row
 from kgrec.evaluation.pairs import Pairs
 from kgrec.evaluation.protocol import RankingQuestion
 from kgrec.evaluation.ranking import EvaluationConfig, ExcludeSeen, Target
@@ -142,6 +144,12 @@ class Teacher:
             if start is None or events == start[0]
         ]  # fmt: skip
         return max(found, key=lambda one: one[1].validation[metric])
+
+    def kernel_neighbours(self, hub: float, weights: int) -> Any:
+        """Return the graph kernel of a hub exponent as sparse items x items weights, float32, cut to so many in all."""
+        links_IE, _ = incidence(self.item_nodes, self.num_items)
+        kernel_II = kernel_weights(links_IE, hub).astype(np.float32)
+        return largest_of_each_row(kernel_II, self.kept_per_row(weights))
 
     @cached_property
     def item_nodes(self) -> Tensor:

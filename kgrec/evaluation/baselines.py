@@ -104,12 +104,14 @@ class Earlier:
     """Where tuning goes on: a setting chosen on an earlier log, and what was tried there, by `key_of`.
 
     figures: how far the metric of each was behind that of the best of its day, at most 0.
-    fixed: axes along which nothing is tried. A start that is no setting of the grid is ignored.
+    fixed: axes along which nothing is tried. worth: asked with the metric of the setting itself, whether to climb on
+    from there. A start that is no setting of the grid is ignored.
     """
 
     setting: Setting
     figures: Mapping[tuple[float, ...], float] = field(default_factory=dict)
     fixed: Collection[str] = ()
+    worth: Callable[[float], bool] = lambda figure: True
 
     def passed_over(self, settings: Sequence[Setting]) -> list[Setting]:
         """Return what is not tried again: other values of fixed axes, and neighbours that lost against the other side.
@@ -175,7 +177,9 @@ def tune(
                 best = tried[key][1][metric], scorer
         return tried[key][1][metric]
 
-    chosen = climb(settings, quality, [start.setting] if start else ())
+    starts = [start.setting] if start else []
+    stands = start is not None and not start.worth(quality(start.setting))
+    chosen = starts[0] if stands else climb(settings, quality, starts)
     setting, metrics = tried[key_of(chosen)]
     told = tuple({"setting": dict(one), "validation": figures} for one, figures in tried.values())
     return Tuned(name, setting, metrics, told, best[1] if best else None)

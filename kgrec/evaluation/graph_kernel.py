@@ -40,10 +40,15 @@ class GraphKernel:
         return [{"hub": hub, "popularity": popularity} for hub, popularity in grid]
 
     def fit(self, setting: Setting) -> Scorer:
-        """Return the scorer: each list's kernel scores have length 1 before popularity is added."""
-        if self._last is None or self._last[0] != setting["hub"]:
+        """Return the scorer: each list's kernel scores have length 1 before popularity is added.
+
+        A hub exponent that is asked for again, with another popularity, is worth a dense kernel, where that is held.
+        """
+        if self._last is not None and self._last[0] == setting["hub"]:
+            self._last = setting["hub"], ItemWeights(self._last[1].matrix_II)
+        else:
             self._last = None  # two kernels at once would be too many
-            self._last = setting["hub"], ItemWeights(kernel_weights(self._incidence_IE, setting["hub"]))
+            self._last = setting["hub"], ItemWeights(kernel_weights(self._incidence_IE, setting["hub"]), once=True)
         kernel = self._last[1]
         bias_I = setting["popularity"] * self._popularity_I
 

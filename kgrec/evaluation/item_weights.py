@@ -24,14 +24,18 @@ class ItemWeights:
     """A scorer: an item's score is the sum of its weights in the rows of the history's items.
 
     matrix_II: float32, row = item of the history, column = item scored; a NumPy array or a scipy sparse array.
-    most: weights to keep at most where the matrix is too large to be held dense, the largest of each row.
+    most: weights to keep at most where the matrix is too large to be held dense, the largest of each row. once: it is
+    asked too few lists for a dense copy to be worth its memory.
     """
 
-    def __init__(self, matrix_II: Any, most: int | None = None) -> None:
-        matrix_II = matrix_II.astype(np.float32, copy=False)
-        if scipy.sparse.issparse(matrix_II):
+    def __init__(self, matrix_II: Any, most: int | None = None, *, once: bool = False) -> None:
+        if not scipy.sparse.issparse(matrix_II):
+            matrix_II = matrix_II.astype(np.float32, copy=False)
+        else:
+            matrix_II = _single(scipy.sparse.csr_array(matrix_II))
             items = matrix_II.shape[0]
-            if items <= _ALWAYS_DENSE or (items <= _PERHAPS_DENSE and matrix_II.nnz * _SPARSE >= items**2):
+            full = items <= _PERHAPS_DENSE and matrix_II.nnz * _SPARSE >= items**2
+            if items <= _ALWAYS_DENSE or (full and not once):
                 matrix_II = matrix_II.toarray()
             elif most is not None and matrix_II.nnz > most:
                 matrix_II = largest_of_each_row(matrix_II, most // items)
@@ -44,6 +48,12 @@ class ItemWeights:
             return torch.from_numpy(scores_BI.toarray())
         weights_II = torch.from_numpy(self.matrix_II)
         return functional.embedding_bag(history_BI.indices, weights_II, history_BI.indptr[:-1], mode="sum")
+
+
+def _single(matrix_II: Any) -> Any:
+    """Return a sparse matrix in float32, its columns in the order they have: SciPy's `astype` would sort them first."""
+    parts = matrix_II.data.astype(np.float32, copy=False), matrix_II.indices, matrix_II.indptr
+    return scipy.sparse.csr_array(parts, shape=matrix_II.shape)
 
 
 def yes_no_matrix(pairs: Pairs, dtype: type[np.floating[Any]] = np.float64) -> Any:

@@ -16,6 +16,7 @@ from feature_store.catalog import VIEWS
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, ArtifactStore
 from kgrec.chain import increments
+from kgrec.chain.blocks import neighbour_matrices
 from kgrec.chain.context import Run
 from kgrec.chain.increments import START, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
@@ -91,9 +92,16 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
             assert refined[name] == choice, "no part of the score: as it was chosen"
     kept = fitted_before(store.with_digest("baselines", made.inputs["baselines"]))
     log, graph = (store.with_digest(kind, made.inputs[kind]) for kind in ("split", "graph"))
-    (linear,) = kept
-    fresh = Teacher(load_config(tmp_path / "tiny.toml").config, log, graph, refined).fitted(linear)
-    assert (kept[linear].toarray() == fresh.matrix_II).all(), "training serves what it would have fitted"
+    assert len(set(kept) & set(LINEAR)) == 1
+    (linear,) = set(kept) & set(LINEAR)
+    config = load_config(tmp_path / "tiny.toml").config
+    teacher = Teacher(config, log, graph, refined)
+    assert (kept[linear].toarray() == teacher.fitted(linear).matrix_II).all(), "training serves what it would fit"
+    assert set(kept) == {linear} | (used & set(KERNEL))
+    anew = neighbour_matrices(teacher, config.blocks, with_graph=True)[0]
+    stored = neighbour_matrices(Teacher(config, log, graph, refined, kept), config.blocks, with_graph=True)[0]
+    assert set(anew) == set(stored) == {"linear", "kernel"}
+    assert all((stored[name].toarray() == one.toarray()).all() for name, one in anew.items())
     old, new = (load_file(artifact.file("weights.safetensors")) for artifact in (before, made))
     moved = (new["tables.users_UD"][: len(old["tables.users_UD"])] - old["tables.users_UD"]).norm()
     assert 0 < moved < 0.5 * old["tables.users_UD"].norm(), "it went on from the rows that stood"
@@ -136,8 +144,10 @@ def test_what_the_score_takes_is_compared_on_one_day(tiny, tmp_path):
     )[0]
     context = Run(load_config(worlds.TINY, GOES_ON), Workspace(tmp_path))
     refined = refine_baselines(context, log, graph, before)
-    assert best_baseline(read_tuned(refined), LINEAR, metric) == rightly
-    assert set(fitted_before(refined)) == {rightly}
+    found = read_tuned(refined)
+    assert best_baseline(found, LINEAR, metric) == rightly
+    assert set(fitted_before(refined)) & set(LINEAR) == {rightly}
+    assert [len(found[name]["tried"]) for name in LINEAR] == [1, 1, 1], "who led and leads no more is not climbed on"
 
 
 def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:

@@ -101,6 +101,8 @@ def test_tuning_starts_where_it_is_told(train):
     assert {10000.0, 1000.0} <= tried(Earlier({"lambda": 10000.0})), "the start and its neighbour"
     assert 10000.0 not in tried(Earlier({"lambda": 1.0}))
     assert tried(Earlier({"lambda": 3.0})) == tried(None), "no setting of the grid: its middle"
+    assert tried(Earlier({"lambda": 100.0}, worth=lambda figure: figure > 1)) == {100.0}, "it was not worth a climb"
+    assert tried(Earlier({"lambda": 100.0}, worth=lambda figure: figure <= 1)) == tried(Earlier({"lambda": 100.0}))
 
 
 def test_a_neighbour_that_lost_before_is_not_tried_again():
