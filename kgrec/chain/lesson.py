@@ -80,9 +80,9 @@ class Taught:
     judge: Judge
 
     def train(
-        self, checkpoint: Path, owner: str, progress: Callable[[Progress], None] | None, world: World = ALONE
+        self, checkpoint: Path | None, owner: str, progress: Callable[[Progress], None] | None, world: World = ALONE
     ) -> TrainingResult:
-        """Train the network, from the checkpoint where there is one."""
+        """Train the network, from the checkpoint where there is one; None: none is kept."""
         lesson = self.lesson
         return train(
             self.network, self.tasks, lesson.config.training, lesson.config.seed,

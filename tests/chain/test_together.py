@@ -85,3 +85,15 @@ def test_what_a_process_finds_wrong_is_raised_here(
         together.train_together(launch, prepared(lesson(tiny)), tmp_path / "state.safetensors", "me", lambda _: None)
     assert str(raised.value) == str(fault)
     assert getattr(raised.value, "problems", ()) == getattr(fault, "problems", ())
+
+
+@pytest.mark.parametrize(("epochs", "kept"), [(1, False), (2, True)])
+def test_a_single_epoch_in_this_process_keeps_no_checkpoint(
+    tiny: RunResult, tmp_path: Path, epochs: int, kept: bool
+) -> None:
+    told = lesson(tiny)
+    training = told.config.training.model_copy(update={"epochs": epochs})
+    taught = prepared(told.with_config(told.config.model_copy(update={"training": training})))
+    found = together.train_together(Launch(), taught, tmp_path / "state.safetensors", "owner", lambda progress: None)
+    assert len(found.history) == epochs
+    assert (tmp_path / "state.safetensors").exists() is kept
