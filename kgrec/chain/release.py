@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,8 +59,11 @@ def release(run: Run, made: Made) -> Released:
     if made.index is not None:
         version, verdict = _register(run, made, run_id, figures, baselines)
     history = json.loads(made.trained.file(HISTORY).read_text())
-    report = write_run_report(run, made.parts(), history, run_id, version, verdict, figures, baselines)
-    _track(run, made, tracking, run_id, version, verdict, figures, report.parent)
+    with ThreadPoolExecutor(1, thread_name_prefix="kgrec-logs-model") as beside:  # it copies files, mostly
+        logged = beside.submit(_log_version, run, tracking, run_id, version) if version else None
+        report = write_run_report(run, made.parts(), history, run_id, version, verdict, figures, baselines)
+    model_id = None if logged is None else logged.result()
+    _track(run, made, tracking, run_id, version, verdict, figures, report.parent, model_id)
     run.workspace.runs.mkdir(exist_ok=True)
     outcome = {"run_id": run_id, "version": version, "passed": verdict.passed, "reasons": verdict.reasons,
                "report": str(report.relative_to(run.workspace.root)), "features": _table_read(run, made)}  # fmt: skip
@@ -160,9 +164,15 @@ def _version_artifact(run: Run, made: Made) -> Artifact:
     return run.workspace.store.build("version", inputs, settings, make)[0]
 
 
+def _log_version(run: Run, tracking: Tracking, run_id: str, version: str) -> str | None:
+    """Log the version's folder as a model of the run and return the model's id."""
+    found = versions.require(versions.read_registry(run.workspace), version)
+    return tracking.log_version(run_id, run.config.name, version, run.workspace.store.path("version", found.key))
+
+
 def _track(
     run: Run, made: Made, tracking: Tracking, run_id: str, version: str, verdict: Verdict,
-    figures: Mapping[str, Any], report_folder: Path,
+    figures: Mapping[str, Any], report_folder: Path, model_id: str | None,
 ) -> None:  # fmt: skip
     config, table = run.config, _table_read(run, made)
     record = RunRecord(
@@ -177,11 +187,6 @@ def _track(
         tags={"kgrec.version": version, "kgrec.gate": "passed" if verdict.passed else "refused"}
         | ({f"kgrec.features.{key}": value for key, value in table.items()} if table else {}),
     )
-    model_id = None
-    if version:
-        found = versions.require(versions.read_registry(run.workspace), version)
-        folder = run.workspace.store.path("version", found.key)
-        model_id = tracking.log_version(run_id, config.name, version, folder)
     tracking.log_run(run_id, record, report_folder, model_id)
     tracking.finish(run_id)
     if version and versions.read_registry(run.workspace).promoted == version:
