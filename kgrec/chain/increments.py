@@ -27,6 +27,7 @@ from kgrec.errors import ArtifactError
 from kgrec.features.encoding import FeatureEncoder
 from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import NetworkConfig
+from kgrec.seeds import derive_seed
 from kgrec.serving.package import ENTITIES, ITEMS, RELATIONS, USERS
 from kgrec.serving.policy import IncrementRule, read_policy
 from kgrec.serving.score import NETWORK
@@ -51,6 +52,11 @@ class Base:
     tuned: Artifact
     again: Artifact | None = None
 
+    @property
+    def increments(self) -> int:
+        """How many increments there are since the last full training, its own included."""
+        return int(self.trained.facts.get(START, {}).get("increments", 0))
+
     def earlier(self, *, again: bool = False) -> Earlier:
         """Return its weights, and which of its rows learned. again: those of the refit, where there was one."""
         source, parts = self.trained, [c.TRAIN]
@@ -65,16 +71,18 @@ class Base:
         return Earlier(load_file(source.file(WEIGHTS)), shape, learned_U, learned_E, categories(self.features))
 
     def suited(self, config: RunConfig) -> RunConfig:
-        """Return the config of an increment: few gentle epochs, and the towers that validation chose."""
+        """Return the config of an increment: few gentle steps, drawn anew each night, and the towers as chosen."""
         training, increment = config.training, config.training.increment
         facts = json.loads(self.trained.file(NETWORK).read_text())
         gentle = {
-            "epochs": increment.epochs, "evaluate_every": 1, "patience": 0, "checkpoint_every": 1,
+            "epochs": increment.epochs, "epoch_share": increment.share,
+            "evaluate_every": 1, "patience": 0, "checkpoint_every": 1,
             "learning_rate": training.learning_rate * increment.learning_rate, "knowledge": Knowledge.JOINT,
             "tower_learning_rate": training.tower_learning_rate * increment.learning_rate,
             "towers_alone": False, "relations_every": 0,
         }  # fmt: skip
         return config.model_copy(update={
+            "seed": derive_seed(config.seed, "increment", self.increments + 1),
             "training": training.model_copy(update=gentle),
             "model": NetworkConfig(**facts["config"]),
         })  # fmt: skip
@@ -117,9 +125,10 @@ def find_start(run: Run, settings: Mapping[str, Any], log: Artifact, graph: Arti
         return Start(None, True, 0, reason)
     if _same_data(base, log, graph):
         return _as_it_was(run, base)
-    done = int(base.trained.facts.get(START, {}).get("increments", 0))
-    due = _due(run, base, done)
-    return Start(base, due is not None, 0 if due else done + 1, due or f"goes on from version {base.version}")
+    due = _due(run, base, base.increments)
+    return Start(
+        base, due is not None, 0 if due else base.increments + 1, due or f"goes on from version {base.version}"
+    )
 
 
 def _flags(count: int, *rows: pl.Series) -> Tensor:

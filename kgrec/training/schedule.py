@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import Protocol
@@ -28,6 +29,10 @@ class ScheduleSizes(Protocol):
     def epoch_steps(self) -> int:
         """Steps of an epoch at most."""
 
+    @property
+    def epoch_share(self) -> float:
+        """The part of an epoch's batches that is given."""
+
 
 def endless(tasks: Sequence[Task], config: ScheduleSizes, seed: int, epoch: int) -> Iterator[Batches]:
     """Yield a batch of each task for as long as one is wanted, in an order drawn anew for each epoch."""
@@ -43,13 +48,14 @@ def schedule(tasks: Sequence[Task], config: ScheduleSizes, seed: int, epoch: int
     """Yield the batches of each step: the task with most rows has one in every step, the others where theirs fall.
 
     A task with more batches than `epoch_steps` makes them larger, up to `largest_batch`, and gives the first of them,
-    in an order drawn anew for each epoch.
+    in an order drawn anew for each epoch. Of all batches `epoch_share` is given, of each task one at least.
     """
     counts = [count_of_batches(task.rows, config) for task in tasks]
-    steps = min(max(counts), config.epoch_steps)
+    all_steps = min(max(counts), config.epoch_steps)
+    steps = math.ceil(config.epoch_share * all_steps)
     plan = []
     for task, total in zip(tasks, counts, strict=True):
-        count = min(total, steps)
+        count = math.ceil(config.epoch_share * min(total, all_steps))
         generator = torch.Generator().manual_seed(derive_seed(seed, "batches", task.name, epoch))
         due = {(2 * part + 1) * steps // (2 * count) for part in range(count)}
         plan.append((task, task.batches(generator, total), due))

@@ -52,6 +52,9 @@ class TrainingConfig(PhasesConfig):
     epoch_steps: int = Field(
         default=40, ge=1, description="steps of an epoch at most, >= 1; of a larger log an epoch sees a random part"
     )
+    epoch_share: float = Field(
+        default=1.0, gt=0, le=1, description="part of an epoch's batches that is learned, drawn anew each time, (0, 1]"
+    )
     optimiser: Literal["adamw", "adagrad"] = Field(
         default="adamw", description="what makes steps of gradients; a graph alone takes adagrad unless set"
     )

@@ -31,6 +31,9 @@ class IncrementConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=1, ge=1, description="epochs of an increment at most, >= 1")
+    share: float = Field(
+        default=0.25, gt=0, le=1, description="part of an epoch that each of them takes, drawn anew each time, (0, 1]"
+    )
     learning_rate: float = Field(
         default=0.25, gt=0, description="step sizes of an increment as a share of those of a full training, > 0"
     )

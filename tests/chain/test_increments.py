@@ -233,6 +233,19 @@ def test_an_increment_that_agreed_too_little_or_was_refused_forces_a_full_traini
     assert "refused" in increments._due(context, base, 0)
 
 
+def test_each_increment_draws_its_part_of_an_epoch_anew(tiny_copy):
+    config = load_config(worlds.TINY, [*GOES_ON, "training.increment.share=0.5"]).config
+    base = increments._base(
+        Run(load_config(worlds.TINY), Workspace(tiny_copy)), read_registry(Workspace(tiny_copy)).versions[0]
+    )
+    first = base.suited(config)
+    assert (first.training.epochs, first.training.epoch_share) == (1, 0.5)
+    base.trained.facts[START] = {"increments": 1}
+    second = base.suited(config)
+    assert len({config.seed, first.seed, second.seed}) == 3
+    assert base.suited(config).seed == second.seed, "the same night again: the same rows"
+
+
 def test_the_policy_says_what_agreement_is(tmp_path):
     close = {"overlap@10": 0.92, "full": 0.2, "increment": 0.199}
     assert agrees(IncrementRule(), close)

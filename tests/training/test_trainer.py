@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from kgrec.model.embeddings import NetworkShape
 from kgrec.model.network import Encoded, Network
 from kgrec.model.propagation import GraphEdges
 from kgrec.training.balancer import BalancerName
+from kgrec.training.schedule import schedule
 from kgrec.training.tasks import TaskConfig, TrainingData, make_network, make_tasks
 from kgrec.training.trainer import Progress, TrainingConfig, train
 from tests.training.worlds_of_tensors import SMALL, cosine_objective, exposures, relatives, tastes
@@ -236,3 +238,30 @@ def test_an_epoch_of_a_large_task_ends_after_epoch_steps_and_the_next_draws_othe
     assert [len(set(rows)) for rows in seen] == [rows_seen, rows_seen]
     assert seen[0] != seen[1]
     assert rows_seen == 100 or set(seen[0]) != set(seen[1])
+
+
+def test_a_share_of_an_epoch_holds_some_of_every_task_spread_over_its_steps() -> None:
+    class Sized(CountingTask):
+        def batches(self, generator: torch.Generator, count: int) -> Iterator[Sequence[Tensor]]:
+            for part in torch.randperm(self.rows, generator=generator).tensor_split(count):
+                yield (part,)
+
+    tasks = [Sized("large", 400, [-1], True), Sized("middle", 100, [-1], True), Sized("small", 10, [-1], True)]
+
+    def given(share: float, epoch: int = 0) -> list[list[tuple[str, list[int]]]]:
+        config = TrainingConfig(batch_size=10, epoch_share=share)
+        steps = schedule(tasks, config, 3, epoch)
+        return [[(task.name, batch[0].tolist()) for task, batch in step] for step in steps]
+
+    def count(share: float) -> Counter[str]:
+        return Counter(name for step in given(share) for name, _ in step)
+
+    assert count(1.0) == {"large": 40, "middle": 10, "small": 1}
+    assert (len(given(0.25)), count(0.25)) == (10, {"large": 10, "middle": 3, "small": 1})
+    steps_of_middle = [place for place, step in enumerate(given(0.25)) if "middle" in dict(step)]
+    assert steps_of_middle == [1, 5, 8], "spread over the steps"
+    rows = [row for step in given(0.25) for name, rows in step if name == "large" for row in rows]
+    assert len(set(rows)) == len(rows) == 100
+    assert given(0.25) != given(0.25, epoch=1), "drawn anew"
+    with pytest.raises(ValidationError):
+        TrainingConfig(epoch_share=0.0)
