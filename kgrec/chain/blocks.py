@@ -48,7 +48,7 @@ def served_vectors(
     question, blocks = judge.question(c.VALIDATION), config.blocks
     popularity_I = _popularity(data.positives, network.shape.num_items)
     matrices, sources = neighbour_matrices(teacher, blocks, with_graph=network.config.graph_weight > 0)
-    pool = Pool(judge, trained, matrices, popularity_I, question, blocks.choosing_users)
+    pool = Pool(judge, trained, matrices, popularity_I, question, blocks.choosing_users, repeats=teacher.repeats)
     grids = {
         "linear": blocks.linear if "linear" in matrices else (0.0,),
         "kernel": blocks.kernel if "kernel" in matrices else (0.0,),
@@ -122,51 +122,47 @@ class Pool:
     """The candidates of some validation users with each part's score, so that many weights can be tried quickly.
 
     A user's candidates are the best hundred of each part alone; the seen ones and those outside the catalogue are left
-    out. Parts: trained, linear, kernel, popularity, repeat. hit_BP: whether a candidate is relevant. A user without a
-    relevant candidate has 0 under any weights, and is not scored.
+    out. Parts: trained, popularity, and of linear, kernel and repeat those that are there. hit_BP: whether a candidate
+    is relevant. A user without a relevant candidate has 0 under any weights, and is not scored.
     """
 
     def __init__(
         self, judge: Judge, trained: Mapping[str, Tensor], matrices: Mapping[str, Any], popularity_I: Tensor,
-        question: RankingQuestion, most_users: int,
+        question: RankingQuestion, most_users: int, *, repeats: bool = True,
     ) -> None:  # fmt: skip
         places_B = evenly(torch.arange(len(question.users_B)), most_users)
         self.relevant_B = question.truth.take(places_B).counts()
         users_UD = judge.user_vectors(trained, question.history)
-        num_items = len(popularity_I)
-        single = [
-            Neighbours(matrices, BlockWeights(**{name: 1.0}), num_items) for name in ("linear", "kernel", "repeat")
-        ]
+        near = [*matrices, *(["repeat"] if repeats else [])]
+        single = [Neighbours(matrices, BlockWeights(**{name: 1.0}), len(popularity_I)) for name in near]
+        self.names = ("trained", "popularity", *near)
         parts, hits = [], []
         for chunk_C in torch.split(places_B, _CHUNK):
             rows_C = question.users_B[chunk_C]
             history = question.history.take(rows_C)
-            sparse = [torch.from_numpy(one.scores(history)) for one in single]
             trained_CI = users_UD[rows_C] @ trained["item_vectors_ID"].T
             trained_CI[users_UD[rows_C].abs().sum(1) == 0] = (
                 popularity_I  # as the service answers where nothing is known
             )
-            scores_CIF = torch.stack(
-                [trained_CI, *sparse[:2], popularity_I.expand(len(rows_C), -1), sparse[2]], dim=2
-            )  # fmt: skip
+            others = [torch.from_numpy(one.scores(history)) for one in single]
+            scores_FCI = torch.stack([trained_CI, popularity_I.expand(len(rows_C), -1), *others])
             allowed_CI = question.candidates_I.expand(len(rows_C), -1).clone()
             seen = question.seen.take(rows_C)
             allowed_CI[seen.rows(), seen.indices] = False
             truth = question.truth.take(chunk_C)
             true_CI = torch.zeros_like(allowed_CI)
             true_CI[truth.rows(), truth.indices] = True
-            pooled = _best_of_each_part(scores_CIF.masked_fill(~allowed_CI[:, :, None], -torch.inf))
-            parts.append(scores_CIF.gather(1, pooled[:, :, None].expand(-1, -1, scores_CIF.shape[2])))
-            parts[-1][~allowed_CI.gather(1, pooled)] = -torch.inf
-            parts[-1][_repeated(pooled)] = -torch.inf
+            pooled = _best_of_each_part(scores_FCI.masked_fill(~allowed_CI, -torch.inf))
+            parts.append(scores_FCI.gather(2, pooled.expand(len(scores_FCI), -1, -1)))
+            parts[-1][:, ~allowed_CI.gather(1, pooled) | _repeated(pooled)] = -torch.inf
             hits.append(true_CI.gather(1, pooled))
-        self._parts_FBP = torch.cat(parts).permute(2, 0, 1).contiguous()
+        self._parts_FBP = torch.cat(parts, dim=1)
         self.hit_BP = torch.cat(hits)
 
     def spread(self) -> dict[str, float]:
         """Return the spread of each part's scores among a user's candidates, by the part's name."""
         spread_F = spread_of(self._parts_FBP.permute(1, 2, 0))
-        return dict(zip(("trained", *BlockWeights.names()), spread_F.tolist(), strict=True))
+        return dict(zip(self.names, spread_F.tolist(), strict=True))
 
     def ndcg(self, weights: BlockWeights, k: int) -> float:
         """Return the mean NDCG@k of the pooled candidates under these weights."""
@@ -176,8 +172,8 @@ class Pool:
         """Return each user's NDCG@k of the pooled candidates under these weights. (B,)"""
         places_A, parts_FAP, hit_AP = self._with_hits
         scores_AP = parts_FAP[0].clone()
-        for part_AP, factor in zip(parts_FAP[1:], weights.as_tensor().tolist(), strict=True):
-            if factor:
+        for name, part_AP in zip(self.names[1:], parts_FAP[1:], strict=True):
+            if factor := getattr(weights, name):
                 scores_AP.add_(part_AP, alpha=factor)
         place_AK = best_of(scores_AP, k)  # of equals the smaller item row
         hits_AK = hit_AP.gather(1, place_AK.clamp(min=0)) & (place_AK >= 0)
@@ -189,15 +185,22 @@ class Pool:
 
     @cached_property
     def _with_hits(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return places, parts and hits of the users with a relevant candidate. (A,), (F, A, P), (A, P)"""
+        """Return places, parts and hits of the users with a relevant candidate, the empty places cut off at the end.
+
+        (A,), (F, A, P), (A, P)
+        """
         places_A = self.hit_BP.any(dim=1).nonzero()[:, 0]
-        return places_A, self._parts_FBP[:, places_A].contiguous(), self.hit_BP[places_A]
+        parts_FAP, hit_AP = self._parts_FBP[:, places_A], self.hit_BP[places_A]
+        there_AP = torch.isfinite(parts_FAP[0])
+        most = int(there_AP.sum(1).max()) if len(places_A) else 0
+        kept_AP = there_AP.byte().argsort(dim=1, descending=True, stable=True)[:, :most]  # by item row, as before
+        return places_A, parts_FAP.gather(2, kept_AP.expand(len(parts_FAP), -1, -1)), hit_AP.gather(1, kept_AP)
 
 
-def _best_of_each_part(scores_CIF: Tensor) -> Tensor:
+def _best_of_each_part(scores_FCI: Tensor) -> Tensor:
     """Return the item rows of the best candidates of each part, ascending; an item may come more than once."""
-    most = min(_POOL, scores_CIF.shape[1])
-    return torch.cat([part_CI.topk(most, dim=1).indices for part_CI in scores_CIF.unbind(2)], dim=1).sort(dim=1).values
+    most = min(_POOL, scores_FCI.shape[2])
+    return scores_FCI.topk(most, dim=2).indices.transpose(0, 1).flatten(1).sort(dim=1).values
 
 
 def _repeated(items_CP: Tensor) -> Tensor:

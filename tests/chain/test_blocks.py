@@ -68,8 +68,9 @@ def test_the_pools_figure_is_that_of_a_slow_sort(monkeypatch: pytest.MonkeyPatch
     pool.hit_BP = torch.rand(40, 30, generator=generator) < 0.2
     pool.relevant_B = pool.hit_BP.sum(1).clamp(min=1) + 2
     monkeypatch.setattr(pool, "_parts_FBP", parts_FBP, raising=False)
+    pool.names = ("trained", "popularity", "linear", "kernel", "repeat")
     weights = BlockWeights(linear=0.5, kernel=0.0, popularity=0.25, repeat=1.0)
-    factors = [1.0, 0.5, 0.0, 0.25, 1.0]
+    factors = [1.0, 0.25, 0.5, 0.0, 1.0]
     for row, found in enumerate(pool.each_ndcg(weights, 5).tolist()):
         scores = [sum(f * float(parts_FBP[p, row, i]) for p, f in enumerate(factors) if f) for i in range(30)]
         order = [i for i in sorted(range(30), key=lambda i: (-scores[i], i)) if scores[i] > -math.inf][:5]
