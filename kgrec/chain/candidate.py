@@ -38,6 +38,8 @@ _SAMPLE_USERS: Final = 5
 _ASKED_USERS: Final = 200
 _LENGTH: Final = 10
 _SAME: Final = 1e-6
+PromotedLists = tuple[str, RankingQuestion, Tensor]
+"""The promoted version's number, a candidate's test question, and that version's lists."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,15 @@ class Made:
 
 
 def judge_candidate(
-    run: Run, made: Made, artifact: Artifact, figures: Mapping[str, Any], baselines: Mapping[str, Any]
-) -> Verdict:
-    """Return the gate's verdict on a stored version: the rules of [gate], then those of its policy."""
+    run: Run, made: Made, artifact: Artifact, figures: Mapping[str, Any], baselines: Mapping[str, Any],
+    lists: PromotedLists | None,
+) -> Verdict:  # fmt: skip
+    """Return the gate's verdict on a stored version: the rules of [gate], then those of its policy.
+
+    lists: what `promoted_lists` returned.
+    """
     fault = load_fault(artifact)
     others = {name: found["test"].get("ranking", {}) for name, found in baselines.items() if "test" in found}
-    lists = _promoted_lists(run, made)
     champion = None if lists is None else (lists[0], _figures_of(run, *lists[1:]))
     more: list[tuple[bool, str]] = []
     policy = _policy(run)
@@ -103,7 +108,7 @@ def _policy(run: Run) -> Policy | None:
 
 def _evidence(
     run: Run, made: Made, artifact: Artifact, policy: Policy, figures: Mapping[str, Any],
-    lists: tuple[str, RankingQuestion, Tensor] | None,
+    lists: PromotedLists | None,
 ) -> Evidence:  # fmt: skip
     """Collect what the policy's rules look at, and measure what only they ask for."""
     metric, test = run.config.gate.metric, figures.get(c.TEST, {})
@@ -190,12 +195,12 @@ def load_fault(artifact: Artifact) -> str | None:
 
 def promoted_figures(run: Run, made: Made) -> tuple[str, Mapping[str, Any]] | None:
     """Return the promoted version of this name and its figures on the candidate's own test question."""
-    lists = _promoted_lists(run, made)
+    lists = promoted_lists(run, made)
     return None if lists is None else (lists[0], _figures_of(run, *lists[1:]))
 
 
-def _promoted_lists(run: Run, made: Made) -> tuple[str, RankingQuestion, Tensor] | None:
-    """Ask the promoted version the candidate's own test question."""
+def promoted_lists(run: Run, made: Made) -> PromotedLists | None:
+    """Ask the promoted version the candidate's own test question; None where none of this name is promoted."""
     registry = versions.read_registry(run.workspace)
     record = registry.find(registry.promoted) if registry.promoted else None
     if record is None or record.name != run.config.name:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from kgrec import columns as c
@@ -66,8 +68,10 @@ def evaluate(
         judge = Judge(config.evaluation, log, features, links, tasks)
         learned, served = (log, trained) if again is None else (again.log, again.trained)
         last = judge if again is None else Judge(config.evaluation, learned, features, links, tasks)
-        answers = {c.VALIDATION: judge.answers(network, vectors, c.VALIDATION),
-                   c.TEST: last.answers(*as_served(*load_network(served), precision), c.TEST)}  # fmt: skip
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as beside:
+            first = beside.submit(judge.answers, network, vectors, c.VALIDATION)
+            on_test = last.answers(*as_served(*load_network(served), precision), c.TEST)
+        answers = {c.VALIDATION: first.result(), c.TEST: on_test}
         baselines: dict[str, Any] = {}
         lists: dict[str, Tensor] = {}
         if tuned is not None and judge.asks_ranking:
