@@ -69,7 +69,11 @@ class Neighbours:
         total_BI = np.zeros(shape, dtype=np.float32) if onto_BI is None else onto_BI
         had_BI = yes_no_matrix(history_BI, np.float32)
         for name, matrix_II in self.matrices.items():
-            total_BI = unit_rows(had_BI @ matrix_II, getattr(self.weights, name)) + total_BI
+            weight = getattr(self.weights, name)
+            if (dense_II := self._as_dense(name)) is None:
+                total_BI = unit_rows(had_BI @ matrix_II, weight) + total_BI
+            else:
+                total_BI = _unit_sums(history_BI, dense_II, weight) + total_BI
         if self.weights.repeat:
             total_BI = had_BI * np.float32(self.weights.repeat) + total_BI
         return total_BI
@@ -87,14 +91,21 @@ class Neighbours:
 
     def _sum_of_rows(self, name: str, rows_H: Rows) -> Floats:
         matrix_II = self.matrices[name]
-        if 2 * matrix_II.nnz >= self.num_items**2:  # where dense rows take no more memory, they are far quicker to sum
-            if name not in self._dense:
-                self._dense[name] = torch.from_numpy(matrix_II.toarray())
-            return _sum_of_dense_rows(self._dense[name], rows_H)
+        if (dense_II := self._as_dense(name)) is not None:
+            return _sum_of_dense_rows(dense_II, rows_H)
         windows = [slice(matrix_II.indptr[row], matrix_II.indptr[row + 1]) for row in rows_H]
         items_N = np.concatenate([matrix_II.indices[one] for one in windows] or [np.empty(0, np.int64)])
         values_N = np.concatenate([matrix_II.data[one] for one in windows] or [np.empty(0, np.float32)])
         return np.bincount(items_N, values_N, minlength=self.num_items).astype(np.float32)
+
+    def _as_dense(self, name: str) -> Tensor | None:
+        """Return a part's weights where dense rows take no more memory: they are far quicker to sum."""
+        matrix_II = self.matrices[name]
+        if 2 * matrix_II.nnz < self.num_items**2:
+            return None
+        if name not in self._dense:
+            self._dense[name] = torch.from_numpy(matrix_II.toarray())
+        return self._dense[name]
 
     def parts(self, history_H: Rows, item_row: int) -> dict[str, float]:
         """Return what each part adds to the score of one item, for an explanation; absent parts are left out."""
@@ -128,6 +139,15 @@ def _sum_of_dense_rows(matrix_II: Tensor, rows_H: Rows) -> Floats:
     """Return the sum of some rows, added one after the other, without a copy of them between."""
     total_1I = torch.nn.functional.embedding_bag(torch.from_numpy(rows_H), matrix_II, _ONE_BAG, mode="sum")
     found: Floats = total_1I.numpy()[0]
+    return found
+
+
+def _unit_sums(history_BI: Pairs, matrix_II: Tensor, length: float) -> Floats:
+    """Return `unit_rows` of the sums of each history's rows of a dense matrix."""
+    ends_B = history_BI.indptr[:-1]
+    sums_BI = torch.nn.functional.embedding_bag(history_BI.indices, matrix_II, ends_B, mode="sum")
+    norm_B1 = sums_BI.norm(dim=1, keepdim=True)
+    found: Floats = (sums_BI * torch.where(norm_B1 > 0, length / norm_B1, 1.0)).numpy()
     return found
 
 

@@ -38,8 +38,11 @@ def slow_scores(near: Neighbours, history: list[int]) -> np.ndarray:
     return total
 
 
-def test_scores_are_each_parts_unit_scores_times_its_weight() -> None:
-    near = world(1, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25))
+@pytest.mark.parametrize("density", [0.3, 0.9])
+def test_scores_are_each_parts_unit_scores_times_its_weight(density: float) -> None:
+    near = world(1, BlockWeights(linear=2.0, kernel=0.5, repeat=0.25), density)
+    assert near.scores(Pairs.empty(0, ITEMS)).shape == (0, ITEMS)
+    assert not near.scores(Pairs.empty(2, ITEMS)).any()
     history = Pairs.of([0, 0, 2], [3, 7, 1], 3, ITEMS)
     expected = np.stack([slow_scores(near, [3, 7]), np.zeros(ITEMS), slow_scores(near, [1])])
     np.testing.assert_allclose(near.scores(history), expected, atol=1e-6)
