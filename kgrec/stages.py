@@ -21,6 +21,7 @@ from kgrec.chain.refit import Refit, refit
 from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
+from kgrec.tracking import load_ahead
 from kgrec.workspace import Workspace
 
 T = TypeVar("T")
@@ -69,6 +70,8 @@ def run_chain(
     call: how a stage is called, (name, function, *arguments) -> result; flows hand in their own.
     """
     keep_freed_memory()
+    if until == STAGES[-1]:
+        context.when_built = load_ahead
     context.workspace.store.sweep()
     ingested: Artifact = call("ingest", prepare.ingest, context)
     if until == "ingest":

@@ -37,6 +37,10 @@ def no_progress(progress: StageProgress) -> None:
     """Ignore progress."""
 
 
+def no_work() -> None:
+    """Do nothing when a stage is built."""
+
+
 @dataclass(frozen=True)
 class StageReport:
     """What a stage cost. peak_rss_mb: the process's peak while it ran, in MB (10^6 bytes); 0 where it is unknown."""
@@ -48,7 +52,10 @@ class StageReport:
 
 @dataclass
 class Run:
-    """One run of the chain: config, workspace, declared features, who hears of progress, who trains, who parses."""
+    """One run of the chain: config, workspace, declared features, who hears of progress, who trains, who parses.
+
+    when_built: called whenever a stage is built, not found: what is worth a start as soon as there is work to do.
+    """
 
     loaded: LoadedConfig
     workspace: Workspace
@@ -57,6 +64,7 @@ class Run:
     reports: dict[str, StageReport] = field(default_factory=dict)
     launch: Launch = field(default_factory=Launch)
     parse_all: ParseAll = parse_in_turn
+    when_built: Callable[[], object] = no_work
 
     @property
     def config(self) -> RunConfig:
@@ -78,10 +86,15 @@ class Run:
 
         Every stage computes with deterministic kernels and the configured threads: equal inputs, equal bits.
         """
+
+        def built(out: Path) -> Mapping[str, Any]:
+            self.when_built()
+            return make(out)
+
         self.progress(StageProgress(name, "started"))
         meter = Meter()
         with reproducible(self.config.training.threads):
-            artifact, cached = self.workspace.store.build(name, inputs, config, make)
+            artifact, cached = self.workspace.store.build(name, inputs, config, built)
         self.note(name, meter.stop(cached=cached))
         return artifact
 

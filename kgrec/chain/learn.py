@@ -31,7 +31,6 @@ from kgrec.model.propagation import GraphEdges
 from kgrec.model.task_covariance import task_covariance
 from kgrec.serving.package import VECTORS
 from kgrec.serving.score import ITEM_ROWS, NETWORK, TOWERS
-from kgrec.tracking import load_ahead
 from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
@@ -82,7 +81,6 @@ def learn(
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
 
     def make(out: Path) -> dict[str, Any]:
-        load_ahead()
         taught = prepared(Lesson(config, tasks, log, features, graph, ahead=log))
         network, data, judge = taught.network, taught.data, taught.judge
         fresh = [] if base is None else carry_over(network, base.earlier(), data.edges, categories(features))

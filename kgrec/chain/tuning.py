@@ -148,7 +148,7 @@ class Teacher:
     def kernel_neighbours(self, hub: float, weights: int) -> Any:
         """Return the graph kernel of a hub exponent as sparse items x items weights, float32, cut to so many in all."""
         links_IE, _ = incidence(self.item_nodes, self.num_items)
-        kernel_II = kernel_weights(links_IE, hub).astype(np.float32)
+        kernel_II = kernel_weights(links_IE, hub)
         return largest_of_each_row(kernel_II, self.kept_per_row(weights))
 
     @cached_property

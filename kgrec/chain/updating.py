@@ -185,7 +185,7 @@ def _neighbours(
         both_X2 = torch.cat([head_tail_X2, head_tail_X2.flip(1)])
         links_IE, _ = incidence(both_X2[both_X2[:, 0] < num_items], num_items)
         keep = max(1, int(trained.config["blocks"]["neighbour_weights"]) // max(num_items, 1))
-        fresh_II = largest_of_each_row(kernel_weights(links_IE, hub).astype(np.float32), keep).tocoo()
+        fresh_II = largest_of_each_row(kernel_weights(links_IE, hub), keep).tocoo()
         new_I = unknown_I.numpy()
         is_new = new_I[fresh_II.coords[0]] | new_I[fresh_II.coords[1]]
         places = (fresh_II.coords[0][is_new], fresh_II.coords[1][is_new])

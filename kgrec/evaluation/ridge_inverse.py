@@ -75,10 +75,11 @@ def _put(found_II: Any, rows_R: Any, parts: Sequence[tuple[Any, Any, Any]]) -> N
 
 
 def _inverse(matrix_CC: Any) -> Any:
-    """Return the inverse of a symmetric positive definite matrix."""
+    """Return the inverse of a symmetric positive definite matrix, in whose place it is computed."""
     dtype = torch.float64 if len(matrix_CC) <= _DOUBLE_ITEMS else torch.float32
     matrix: Tensor = torch.from_numpy(matrix_CC).to(dtype)
-    return torch.cholesky_inverse(torch.linalg.cholesky(matrix)).numpy()
+    lower = torch.linalg.cholesky(matrix, out=matrix)
+    return torch.cholesky_inverse(lower, out=lower).numpy()
 
 
 def _set_aside(gram_II: Any, degree_I: Any, most: int) -> Any:
