@@ -71,7 +71,7 @@ def run_chain(
     """
     keep_freed_memory()
     if until == STAGES[-1]:
-        context.when_built = load_ahead
+        context.promotes, context.when_built = True, load_ahead
     context.workspace.store.sweep()
     ingested: Artifact = call("ingest", prepare.ingest, context)
     if until == "ingest":

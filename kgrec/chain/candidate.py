@@ -9,27 +9,21 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
 from kgrec.chain.answers import MODEL, per_user
+from kgrec.chain.champion import PromotedLists, asked, promoted_lists
 from kgrec.chain.context import Run
 from kgrec.chain.judge import PER_USER
 from kgrec.chain.prepare import EVENTS
-from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
 from kgrec.chain.smaller import SMALLER
-from kgrec.config import TaskName
-from kgrec.data.vocabulary import Vocabulary
 from kgrec.errors import KgrecError
-from kgrec.evaluation.pairs import Pairs
-from kgrec.evaluation.protocol import RankingQuestion, Scorer, answer, judge_ranking, with_fallback
-from kgrec.serving import versions
+from kgrec.evaluation.protocol import RankingQuestion, judge_ranking
 from kgrec.serving.answers import Answerer
 from kgrec.serving.gate import Verdict, judge
-from kgrec.serving.package import ITEMS, USERS
 from kgrec.serving.policy import PROMOTED, Evidence, Policy, examine, read_policy
 from kgrec.serving.recommend import Version, open_version
 from kgrec.serving.standing import Asked, Standing
@@ -38,8 +32,6 @@ _SAMPLE_USERS: Final = 5
 _ASKED_USERS: Final = 200
 _LENGTH: Final = 10
 _SAME: Final = 1e-6
-PromotedLists = tuple[str, RankingQuestion, Tensor]
-"""The promoted version's number, a candidate's test question, and that version's lists."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +69,12 @@ class Made:
 
 
 def judge_candidate(
-    run: Run, made: Made, artifact: Artifact, figures: Mapping[str, Any], baselines: Mapping[str, Any],
-    lists: PromotedLists | None,
-) -> Verdict:  # fmt: skip
-    """Return the gate's verdict on a stored version: the rules of [gate], then those of its policy.
-
-    lists: what `promoted_lists` returned.
-    """
+    run: Run, made: Made, artifact: Artifact, figures: Mapping[str, Any], baselines: Mapping[str, Any]
+) -> Verdict:
+    """Return the gate's verdict on a stored version: the rules of [gate], then those of its policy."""
     fault = load_fault(artifact)
     others = {name: found["test"].get("ranking", {}) for name, found in baselines.items() if "test" in found}
+    lists = asked(run, made.log)
     champion = None if lists is None else (lists[0], _figures_of(run, *lists[1:]))
     more: list[tuple[bool, str]] = []
     policy = _policy(run)
@@ -195,51 +184,10 @@ def load_fault(artifact: Artifact) -> str | None:
 
 def promoted_figures(run: Run, made: Made) -> tuple[str, Mapping[str, Any]] | None:
     """Return the promoted version of this name and its figures on the candidate's own test question."""
-    lists = promoted_lists(run, made)
+    lists = promoted_lists(run, made.log)
     return None if lists is None else (lists[0], _figures_of(run, *lists[1:]))
-
-
-def promoted_lists(run: Run, made: Made) -> PromotedLists | None:
-    """Ask the promoted version the candidate's own test question; None where none of this name is promoted."""
-    registry = versions.read_registry(run.workspace)
-    record = registry.find(registry.promoted) if registry.promoted else None
-    if record is None or record.name != run.config.name:
-        return None
-    champion = open_version(run.workspace.store.path("version", record.key), record.version)
-    return record.version, *lists_of(run, champion, made.log)
-
-
-def lists_of(run: Run, version: Version, log: Artifact) -> tuple[RankingQuestion, Tensor]:
-    """Return the test question of a log and the lists of a version that another log made."""
-    question = Judge(run.config.evaluation, log, None, None, (TaskName.CLICK,)).question(c.TEST)
-    scorer = scores_of(version, log, question.history)
-    return question, answer(question, scorer, max(run.config.evaluation.k))
 
 
 def _figures_of(run: Run, question: RankingQuestion, top_BK: Tensor) -> Mapping[str, Any]:
     found: Mapping[str, Any] = judge_ranking(question, top_BK, run.config.evaluation).get("ranking", {})
     return found
-
-
-def scores_of(version: Version, log: Artifact, history: Pairs) -> Scorer:
-    """Return another version's scores over this log's rows; an item that it does not know is never shown."""
-    items, users = Vocabulary.load(log.file(ITEMS)), Vocabulary.load(log.file(USERS))
-    its_rows = version.items.rows(items.entries)
-    known_I = torch.tensor(its_rows.is_not_null().to_numpy())
-    its_rows_I = torch.tensor(its_rows.fill_null(0).to_numpy().astype("int64"))
-    popularity_I = torch.bincount(history.indices, minlength=len(items)).float().masked_fill(~known_I, float("-inf"))
-
-    def score(rows_B: torch.Tensor) -> torch.Tensor:
-        had = history.take(rows_B)
-        ids = users.ids(pl.Series(rows_B.numpy()))
-        bounds = had.indptr.tolist()
-        histories = {
-            user: its_rows_I[had.indices[start:end]][known_I[had.indices[start:end]]].numpy()
-            for user, start, end in zip(ids, bounds[:-1], bounds[1:], strict=True)
-        }
-        scores_BI = torch.from_numpy(version.scores_of(ids, histories))[:, its_rows_I]
-        blank_B = scores_BI.abs().sum(1) == 0
-        scores_BI[blank_B] = popularity_I
-        return scores_BI.masked_fill(~known_I, float("-inf"))
-
-    return with_fallback(score, history, popularity_I)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -55,6 +56,8 @@ class Run:
     """One run of the chain: config, workspace, declared features, who hears of progress, who trains, who parses.
 
     when_built: called whenever a stage is built, not found: what is worth a start as soon as there is work to do.
+    promotes: the gate is asked at the end. asked_ahead: what a thread already asks, by the digest of the log.
+    starts: where training begins, by the digests of what it begins on.
     """
 
     loaded: LoadedConfig
@@ -65,6 +68,9 @@ class Run:
     launch: Launch = field(default_factory=Launch)
     parse_all: ParseAll = parse_in_turn
     when_built: Callable[[], object] = no_work
+    promotes: bool = False
+    asked_ahead: dict[str, Future[Any]] = field(default_factory=dict)
+    starts: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:

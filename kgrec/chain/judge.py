@@ -16,12 +16,13 @@ from kgrec import columns as c
 from kgrec.artifacts import Artifact, write_atomically
 from kgrec.chain.alarms import names_read
 from kgrec.chain.answers import MODEL, Answers, per_user
+from kgrec.chain.champion import ask_ahead
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.details import DETAILS, Looked, details_of
 from kgrec.chain.importance import IMPORTANCE, importance_of_features
 from kgrec.chain.increments import is_increment
 from kgrec.chain.learn import chosen_tasks, load_network
-from kgrec.chain.prepare import catalogue_mask
+from kgrec.chain.prepare import EVENTS, catalogue_mask
 from kgrec.chain.questions import Judge
 from kgrec.chain.refit import Refit
 from kgrec.chain.smaller import SMALLER, as_served, cost_of_smaller
@@ -62,6 +63,8 @@ def evaluate(
     inputs |= {"refit": again.trained.digest} if again is not None else {}
 
     def make(out: Path) -> dict[str, Any]:
+        if run.promotes and log.has(EVENTS):
+            ask_ahead(run, log)
         precision = config.serving.precision
         network, vectors = as_served(*load_network(trained), precision)
         links = None if short else graph

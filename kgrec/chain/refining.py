@@ -87,12 +87,14 @@ class _Day:
             rest += [beside.submit(self._keep_kernel, name) for name in kernels if self._keep]
             if leader is not None:
                 self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
-            for one in (*standing, *rest):
+            for one in standing:
                 one.result()
-        best = best_baseline(self.found, LINEAR, self._metric)
-        if self._keep and best is not None and self._best is not None:
-            cut = self._teacher.kept_per_row(self._keep)
-            self.kept[best] = largest_of_each_row(self._best[1].matrix_II, cut)
+            best = best_baseline(self.found, LINEAR, self._metric)
+            if self._keep and best is not None and self._best is not None:
+                cut = self._teacher.kept_per_row(self._keep)
+                self.kept[best] = largest_of_each_row(self._best[1].matrix_II, cut)
+            for one in rest:
+                one.result()
 
     def _judge(self, name: str, fixed: Sequence[str], worth: Callable[[float], bool] = lambda figure: True) -> float:
         """Climb on from where a baseline stands and return its metric; 0 where it cannot run today."""

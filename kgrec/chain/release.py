@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, fingerprint, write_atomically
-from kgrec.chain.candidate import Made, gate_rules, judge_candidate, promoted_lists
+from kgrec.chain.candidate import Made, gate_rules, judge_candidate
 from kgrec.chain.context import Meter, Run
 from kgrec.chain.judge import BASELINE_FILE, METRICS
 from kgrec.chain.learn import HISTORY
@@ -121,14 +121,12 @@ def _read_back(run: Run, path: Path) -> Released:
 def _register(
     run: Run, made: Made, run_id: str, figures: Mapping[str, Any], baselines: Mapping[str, Any]
 ) -> tuple[str, Verdict]:
-    with ThreadPoolExecutor(1, thread_name_prefix="kgrec-asks-champion") as beside:  # while files are copied
-        lists = beside.submit(promoted_lists, run, made)
-        artifact = _version_artifact(run, made)
+    artifact = _version_artifact(run, made)
     known = versions.read_registry(run.workspace).by_key(artifact.key)
     if known is not None:
         known = versions.register(run.workspace, known)  # its files may have gone by retention, and are there again
     else:
-        verdict = judge_candidate(run, made, artifact, figures, baselines, lists.result())
+        verdict = judge_candidate(run, made, artifact, figures, baselines)
         known = versions.register(
             run.workspace,
             VersionRecord(

@@ -54,9 +54,13 @@ def learn_from_start(
 
 
 def start_of(run: Run, ingested: Artifact, log: Artifact, graph: Artifact) -> Start | None:
-    """Return where this run begins; None: from scratch."""
-    tasks = chosen_tasks(run, ingested)
-    return find_start(run, learned_by(suited(run.config, tasks, graph)[0], tasks), log, graph)
+    """Return where this run begins, looked up once; None: from scratch."""
+    key = (ingested.digest, log.digest, graph.digest)
+    if key not in run.starts:
+        tasks = chosen_tasks(run, ingested)
+        run.starts[key] = find_start(run, learned_by(suited(run.config, tasks, graph)[0], tasks), log, graph)
+    found: Start | None = run.starts[key]
+    return found
 
 
 def _judge(run: Run, ingested: Artifact, log: Artifact) -> Judge:

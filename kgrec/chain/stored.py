@@ -11,7 +11,7 @@ import polars as pl
 
 from kgrec import columns as c
 from kgrec.artifacts import Artifact
-from kgrec.chain.candidate import lists_of
+from kgrec.chain.champion import lists_of
 from kgrec.chain.context import Run
 from kgrec.chain.prepare import EVENTS, ingest, split
 from kgrec.data.vocabulary import Vocabulary

@@ -270,9 +270,12 @@ class Version:
         return Problem(f"item {item}", "not in the catalogue of this version", remedy)
 
 
-def open_version(folder: Path, number: str = "") -> Version:
-    """Load a version from its folder, every byte checked; ArtifactError names what is damaged or does not fit."""
-    return Version(load_artifact(folder, "version"), number)
+def open_version(folder: Path, number: str = "", *, verify: bool = True) -> Version:
+    """Load a version from its folder; ArtifactError names what is damaged or does not fit.
+
+    verify: check every byte, as should be unless this process has just done so.
+    """
+    return Version(load_artifact(folder, "version", verify=verify), number)
 
 
 def load(workspace: str | Path = "workspace", version: str | None = None) -> Version:

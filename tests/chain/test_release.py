@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kgrec.artifacts import ArtifactStore
-from kgrec.chain import candidate
+from kgrec.chain import candidate, champion
 from kgrec.chain import release as chain_release
 from kgrec.chain.candidate import Made
 from kgrec.chain.context import Run
@@ -177,6 +177,11 @@ def test_the_promoted_version_is_asked_the_same_question(place):
     assert figures["num_users"] == 2
     assert figures[METRIC] == 0.0
     assert candidate.promoted_figures(run_in(place, name="other"), made) is None
+    champion.ask_ahead(run, made.log)
+    ahead, now = (champion.asked(run, made.log) for _ in range(2))
+    assert not run.asked_ahead
+    assert ahead[0] == now[0] == number
+    assert torch.equal(ahead[2], now[2]), "asked ahead or when it is wanted"
 
 
 def test_the_key_of_a_run_follows_what_was_made_the_gate_and_the_name(place):
@@ -232,7 +237,7 @@ def test_a_version_scores_another_log_by_ids_and_never_shows_what_it_does_not_kn
     items, users = (Vocabulary.load(other.file(name)).entries.to_list() for name in (package.ITEMS, package.USERS))
     history = Pairs.of([0, 1, 1, 5], [2, 0, 3, 2], len(users), len(items))
     rows = torch.tensor([users.index(user) for user in ("ann", "zoe", "eve", "bob", "dan")])
-    scores = candidate.scores_of(version, other, history)(rows).numpy()
+    scores = champion.scores_of(version, other, history)(rows).numpy()
     assert np.isneginf(scores[:, 0]).all(), "the item is new"
     by_item = dict(zip(items, scores.T.tolist(), strict=True))
     ann, zoe, eve, bob, dan = range(5)
