@@ -23,12 +23,12 @@ from real_data import CONFIGS, ROOT
 from torch.profiler import ProfilerActivity, profile
 
 from feature_store.catalog import VIEWS
+from kgrec.allocator import keep_freed_memory
 from kgrec.chain.context import Run
 from kgrec.chain.lesson import Lesson, prepared
 from kgrec.chain.prepare import available_tasks
 from kgrec.config import TaskName, load_config
 from kgrec.stages import run_chain
-from kgrec.training.allocator import keep_freed_memory
 from kgrec.training.optimiser import make_optimiser
 from kgrec.training.reproducible import reproducible
 from kgrec.training.schedule import count_of_batches

@@ -1,8 +1,7 @@
 """Keep freed memory in the process while a chain runs.
 
 Without it glibc gives blocks of some megabytes back to the system, and the next one of that size is zeroed page by page
-anew: half of the system's time of an increment, four thousand page faults and a twelfth of a training step on ml-100k
-(`benchmarks/step_profile.py` prints the step's).
+anew: four thousand page faults and a twelfth of a training step on ml-100k (`benchmarks/step_profile.py` prints both).
 """
 
 from __future__ import annotations
