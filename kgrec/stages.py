@@ -78,13 +78,17 @@ def run_chain(
         return ingested
     log: Artifact = call("split", prepare.split, context, ingested)
     has_log = log.has(prepare.EVENTS)
-    features: Artifact | None = call("features", prepare.features, context, ingested, log) if has_log else None
-    if until in ("split", "features"):
-        return log if until == "split" else features
+    if until == "split":
+        return log
+    features: Artifact | None = None
+    if until == "features":
+        return call("features", prepare.features, context, ingested, log) if has_log else None
     graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
     if until == "graph":
         return graph
-    tuned: Artifact | None = call("baselines", starting.settle_baselines, context, ingested, log, graph)
+    with starting.settled_ahead(context, ingested, log, graph) as settled:
+        features = call("features", prepare.features, context, ingested, log) if has_log else None
+        tuned: Artifact | None = call("baselines", settled)
     trained: Artifact = call("train", starting.learn_from_start, context, ingested, log, features, graph, tuned)
     if until == "train":
         return trained

@@ -81,7 +81,8 @@ def learn(
     checkpoint = run.workspace.checkpoints / f"{owner[:20]}.safetensors"
 
     def make(out: Path) -> dict[str, Any]:
-        taught = prepared(Lesson(config, tasks, log, features, graph, ahead=log))
+        chooses = base is None or config.training.epochs > 1  # a single epoch is judged with the whole, later
+        taught = prepared(Lesson(config, tasks, log, features, graph, ahead=log, judged=chooses))
         network, data, judge = taught.network, taught.data, taught.judge
         fresh = [] if base is None else carry_over(network, base.earlier(), data.edges, categories(features))
         run.workspace.checkpoints.mkdir(exist_ok=True)

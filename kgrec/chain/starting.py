@@ -10,6 +10,9 @@ Axes: B users asked, K places, I items.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +39,27 @@ def settle_baselines(run: Run, ingested: Artifact, log: Artifact, graph: Artifac
     if start is None or start.full or start.base is None:
         return tune_baselines(run, log, graph)
     return refine_baselines(run, log, graph, start.base.tuned)
+
+
+@contextmanager
+def settled_ahead(
+    run: Run, ingested: Artifact, log: Artifact, graph: Artifact
+) -> Iterator[Callable[[], Artifact | None]]:
+    """Yield what settles the baselines; of an increment, which has few fits to make, a thread does so from now on.
+
+    Not where the threads of a product are given: their number is the whole process's.
+    """
+
+    def settle() -> Artifact | None:
+        return settle_baselines(run, ingested, log, graph)
+
+    start = start_of(run, ingested, log, graph)
+    if start is None or start.full or run.config.training.threads:
+        yield settle
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="kgrec-settles-baselines") as beside:
+        ahead = [beside.submit(settle)]
+        yield lambda: ahead.pop().result() if ahead else settle()  # tried again: not ahead any more
 
 
 def learn_from_start(

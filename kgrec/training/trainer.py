@@ -191,7 +191,8 @@ def train(
                 progress(Progress(state.epoch, last, state.history[-1]))
         take_state(network.requires_grad_(True).eval(), state.best or whole_state(network))
         best = state.best or copied_state(network)
-        return TrainingResult(best, state.history, state.stopping.best_epoch, state.stopping.should_stop)
+        best_epoch = state.stopping.best_epoch or state.epoch  # what nobody judged: the last
+        return TrainingResult(best, state.history, best_epoch, state.stopping.should_stop)
 
 
 def _refuse_blind(
