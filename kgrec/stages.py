@@ -21,6 +21,7 @@ from kgrec.chain.refit import Refit, refit
 from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
+from kgrec.garbage import seldom_collected
 from kgrec.tracking import load_ahead
 from kgrec.workspace import Workspace
 
@@ -72,6 +73,11 @@ def run_chain(
     keep_freed_memory()
     if until == STAGES[-1]:
         context.promotes, context.when_built = True, load_ahead
+    with seldom_collected():
+        return _through_stages(context, call, until)
+
+
+def _through_stages(context: Run, call: Callable[..., Any], until: str) -> RunResult | Artifact | None:
     context.workspace.store.sweep()
     ingested: Artifact = call("ingest", prepare.ingest, context)
     if until == "ingest":
