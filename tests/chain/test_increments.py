@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from safetensors.torch import load_file
 from feature_store.catalog import VIEWS
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, ArtifactStore
-from kgrec.chain import increments
+from kgrec.chain import increments, starting
 from kgrec.chain.blocks import neighbour_matrices
 from kgrec.chain.context import Run
-from kgrec.chain.increments import START, agrees, find_start, increment_rule
+from kgrec.chain.increments import START, Start, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
 from kgrec.chain.refining import fitted_before, refine_baselines
 from kgrec.chain.starting import overlap
@@ -159,6 +161,30 @@ def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:
     settings = learned_by(loaded.config, tasks)
     made = last_of(place, "train").config
     return find_start(context, settings | {"tasks": made["tasks"]}, log, graph)
+
+
+def test_the_baselines_of_an_increment_are_settled_ahead_and_waited_for(monkeypatch):
+    context, made = Run(load_config(worlds.TINY), Workspace("unused")), []
+
+    def slow(*_: object) -> str:
+        time.sleep(0.05)
+        made.append(threading.current_thread().name)
+        return "tuned"
+
+    monkeypatch.setattr(starting, "settle_baselines", slow)
+    for threads, full, ahead in ((0, False, True), (0, True, False), (1, False, False)):
+        training = context.config.training.model_copy(update={"threads": threads})
+        config = context.config.model_copy(update={"training": training})
+        one = replace(context, loaded=replace(context.loaded, config=config))
+        monkeypatch.setattr(starting, "start_of", lambda *_, full=full: Start(None, full, 0, ""))
+        made.clear()
+        with pytest.raises(KeyError), starting.settled_ahead(one, None, None, None):
+            raise KeyError
+        assert len(made) == (1 if ahead else 0), "what was begun has ended before anybody hears of a fault beside it"
+        with starting.settled_ahead(one, None, None, None) as settle:
+            assert settle() == "tuned"
+            assert settle() == "tuned", "tried again"
+        assert made[-2 if ahead else -1].startswith("kgrec-settles") is ahead
 
 
 def test_nothing_to_start_from_is_a_full_training_and_says_why(tiny, tiny_copy, tmp_path):
