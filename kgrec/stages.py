@@ -87,8 +87,10 @@ def _through_stages(context: Run, call: Callable[..., Any], until: str) -> RunRe
     if until == "split":
         return log
     features: Artifact | None = None
+    if until in ("features", "graph") and has_log:
+        features = call("features", prepare.features, context, ingested, log)
     if until == "features":
-        return call("features", prepare.features, context, ingested, log) if has_log else None
+        return features
     graph: Artifact = call("graph", knowledge.graph, context, ingested, log)
     if until == "graph":
         return graph

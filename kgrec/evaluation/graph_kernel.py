@@ -87,7 +87,7 @@ def kernel_weights(incidence_IE: Any, hub_exponent: float) -> Any:
     float32: it is the largest of all that is made of the graph.
 
     >>> links = scipy.sparse.csr_array(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]))
-    >>> kernel_weights(links, 0.0).toarray().round(3).tolist()
+    >>> kernel_weights(links, 0.0).toarray().astype(float).round(3).tolist()
     [[0.0, 0.707, 0.707], [0.707, 0.0, 0.0], [0.707, 0.0, 0.0]]
     """
     degree_E = np.maximum(incidence_IE.sum(axis=0), 1.0)
