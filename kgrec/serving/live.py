@@ -83,8 +83,8 @@ class LiveVersion:
             raise ArtifactError("a version without a number")
         if self.current is not None:
             self.before_switch(self.current, fresh)
+        self.switches += 1  # before the switch: whoever sees the new one finds it counted
         self.current, self._key = fresh, record.key  # one assignment: requests see the old one or the new one
-        self.switches += 1
         logger.info("version %s is served now", fresh.number)
         return True
 
