@@ -87,7 +87,7 @@ def _through_stages(context: Run, call: Callable[..., Any], until: str) -> RunRe
     if until == "split":
         return log
     features: Artifact | None = None
-    if until in ("features", "graph") and has_log:
+    if until in ("features", "graph") and has_log:  # a whole run makes them later, beside the baselines
         features = call("features", prepare.features, context, ingested, log)
     if until == "features":
         return features

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from kgrec import columns as c
@@ -36,6 +34,7 @@ from kgrec.evaluation.protocol import Scorer, answer, judge_ranking
 from kgrec.serving.index import build_index
 from kgrec.serving.package import ITEMS, VECTORS
 from kgrec.serving.smaller import Precision
+from kgrec.training.reproducible import beside
 
 METRICS: Final = "metrics.json"
 PER_USER: Final = "per_user.parquet"
@@ -71,8 +70,8 @@ def evaluate(
         judge = Judge(config.evaluation, log, features, links, tasks)
         learned, served = (log, trained) if again is None else (again.log, again.trained)
         last = judge if again is None else Judge(config.evaluation, learned, features, links, tasks)
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as beside:
-            first = beside.submit(judge.answers, network, vectors, c.VALIDATION)
+        with beside("kgrec-answers-validation") as thread:
+            first = thread.submit(judge.answers, network, vectors, c.VALIDATION)
             on_test = last.answers(*as_served(*load_network(served), precision), c.TEST)
         answers = {c.VALIDATION: first.result(), c.TEST: on_test}
         baselines: dict[str, Any] = {}

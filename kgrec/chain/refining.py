@@ -6,14 +6,13 @@ Axes: I items, X kept weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 import scipy.sparse
-import torch
 from safetensors.numpy import load_file, save_file
 
 from kgrec.artifacts import Artifact
@@ -31,6 +30,7 @@ from kgrec.chain.tuning import (
 from kgrec.evaluation.baseline_roles import LeftOutError
 from kgrec.evaluation.baselines import Earlier, key_of
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
+from kgrec.training.reproducible import beside
 
 FITTED: Final = "fitted.safetensors"
 EARLIER: Final = "earlier"
@@ -80,11 +80,10 @@ class _Day:
         leader = best_baseline(self._choices, LINEAR, self._metric)
         others = [name for name in ran if name in LINEAR and name != leader]
         kernels = [name for name in ran if name in KERNEL]
-        threads = (torch.get_num_threads(),)
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=threads) as beside:
-            standing = [beside.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
-            rest: list[Future[Any]] = [beside.submit(self._judge, name, ("popularity",)) for name in kernels]
-            rest += [beside.submit(self._keep_kernel, name) for name in kernels if self._keep]
+        with beside("kgrec-judges-baselines") as thread:
+            standing = [thread.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
+            rest: list[Future[Any]] = [thread.submit(self._judge, name, ("popularity",)) for name in kernels]
+            rest += [thread.submit(self._keep_kernel, name) for name in kernels if self._keep]
             if leader is not None:
                 self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
             for one in standing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
 from typing import Final
@@ -25,6 +26,12 @@ def reproducible(threads: int) -> Iterator[None]:
     finally:
         _kernels.leave()
         torch.set_num_threads(before)
+
+
+def beside(name: str) -> ThreadPoolExecutor:
+    """Return one more thread to compute in, whose products take as many threads as those of this one."""
+    threads = (torch.get_num_threads(),)
+    return ThreadPoolExecutor(1, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=threads)
 
 
 class _Kernels:
