@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -196,6 +197,19 @@ class ArtifactStore:
     def sweep(self) -> None:
         """Remove what a killed process left half-built."""
         shutil.rmtree(self.root / ".building", ignore_errors=True)
+
+
+def share_file(source: Path, target: Path) -> None:
+    """Give a file of an artifact to another one: the same bytes on disk under a second name, where the disk can do so.
+
+    No file of an artifact is ever changed in its place. Whoever may read the folder may read the file.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
+    else:
+        target.chmod(stat.S_IMODE(target.parent.stat().st_mode) & 0o666)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -4,11 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kgrec import artifacts
-from kgrec.artifacts import MANIFEST, ArtifactStore, canonical_json, fingerprint, load_artifact, write_atomically
+from kgrec.artifacts import (
+    MANIFEST,
+    ArtifactStore,
+    canonical_json,
+    fingerprint,
+    load_artifact,
+    share_file,
+    write_atomically,
+)
 from kgrec.errors import ArtifactError
 
 INPUTS = {"log": "abc"}
@@ -55,6 +64,23 @@ def test_an_artifact_comes_back_as_it_was_made(store, built):
     assert store.path("sample", built.key) == built.path
     with pytest.raises(ArtifactError, match=r"holds no file 'other'.*numbers\.bin"):
         loaded.file("other")
+
+
+def test_a_shared_file_lies_on_the_disk_once_where_that_can_be_and_is_open_to_whoever_may_read_the_folder(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir(mode=0o750)
+    source = tmp_path / "one" / "numbers.bin"
+    source.write_bytes(b"numbers")
+    source.chmod(0o600)
+    share_file(source, tmp_path / "other" / "linked.bin")
+    assert (tmp_path / "other" / "linked.bin").samefile(source)
+    assert source.stat().st_mode & 0o777 == 0o640
+    monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(PermissionError("no links here")))
+    share_file(source, tmp_path / "other" / "copied.bin")
+    assert not (tmp_path / "other" / "copied.bin").samefile(source)
+    assert (tmp_path / "other" / "copied.bin").read_bytes() == b"numbers"
 
 
 @pytest.mark.parametrize("name", ["numbers.bin", "deep/words.txt"])

@@ -6,7 +6,7 @@ of a score, W served dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Final
@@ -23,10 +23,10 @@ from kgrec.evaluation.baselines import evenly
 from kgrec.evaluation.graph_kernel import log_popularity
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
 from kgrec.evaluation.protocol import RankingQuestion
-from kgrec.evaluation.selection import best_of
+from kgrec.evaluation.selection import places_of
 from kgrec.model.blocks import BlocksConfig, BlockWeights, with_popularity
 from kgrec.model.network import Network
-from kgrec.serving.neighbours import Neighbours
+from kgrec.serving.neighbours import Neighbours, compact
 from kgrec.training.tasks import Positives, TrainingData
 
 _POOL: Final = 100  # best candidates of each part that compete while weights are chosen
@@ -113,9 +113,9 @@ def neighbour_matrices(
         kernel_II = teacher.fitted_before.get(kernel)
         if kernel_II is None:
             kernel_II = teacher.kernel_neighbours(hub, config.neighbour_weights)
-        if kernel_II.nnz:
+        if kernel_II.size:
             matrices["kernel"], sources["kernel"] = kernel_II, f"graph_kernel, hub {hub:g}"
-    return matrices, sources
+    return {name: compact(matrix_II) for name, matrix_II in matrices.items()}, sources
 
 
 class Pool:
@@ -145,16 +145,16 @@ class Pool:
                 popularity_I  # as the service answers where nothing is known
             )
             others = [torch.from_numpy(one.scores(history)) for one in single]
-            scores_FCI = torch.stack([trained_CI, popularity_I.expand(len(rows_C), -1), *others])
-            allowed_CI = question.candidates_I.expand(len(rows_C), -1).clone()
+            scores = [trained_CI, popularity_I.expand(len(rows_C), -1).clone(), *others]
+            closed_CI = ~question.candidates_I.expand(len(rows_C), -1)
             seen = question.seen.take(rows_C)
-            allowed_CI[seen.rows(), seen.indices] = False
+            closed_CI[seen.rows(), seen.indices] = True
             truth = question.truth.take(chunk_C)
-            true_CI = torch.zeros_like(allowed_CI)
+            true_CI = torch.zeros_like(closed_CI)
             true_CI[truth.rows(), truth.indices] = True
-            pooled = _best_of_each_part(scores_FCI.masked_fill(~allowed_CI, -torch.inf))
-            parts.append(scores_FCI.gather(2, pooled.expand(len(scores_FCI), -1, -1)))
-            parts[-1][:, ~allowed_CI.gather(1, pooled) | _repeated(pooled)] = -torch.inf
+            pooled = _best_of_each_part([part_CI.masked_fill_(closed_CI, -torch.inf) for part_CI in scores])
+            parts.append(torch.stack([part_CI.gather(1, pooled) for part_CI in scores]))
+            parts[-1][:, _repeated(pooled)] = -torch.inf
             hits.append(true_CI.gather(1, pooled))
         self._parts_FBP = torch.cat(parts, dim=1)
         self.hit_BP = torch.cat(hits)
@@ -170,13 +170,12 @@ class Pool:
 
     def each_ndcg(self, weights: BlockWeights, k: int) -> Tensor:
         """Return each user's NDCG@k of the pooled candidates under these weights. (B,)"""
-        places_A, parts_FAP, hit_AP = self._with_hits
+        places_A, parts_FAP, hits_N2 = self._with_hits
         scores_AP = parts_FAP[0].clone()
         for name, part_AP in zip(self.names[1:], parts_FAP[1:], strict=True):
             if factor := getattr(weights, name):
                 scores_AP.add_(part_AP, alpha=factor)
-        place_AK = best_of(scores_AP, k)  # of equals the smaller item row
-        hits_AK = hit_AP.gather(1, place_AK.clamp(min=0)) & (place_AK >= 0)
+        hits_AK = places_of(scores_AP, hits_N2, k)
         gains_K = 1.0 / torch.log2(torch.arange(2.0, hits_AK.shape[1] + 2.0))
         ideal_K = (1.0 / torch.log2(torch.arange(2.0, k + 2.0))).cumsum(0)
         found_B = torch.zeros(len(self.relevant_B))
@@ -185,22 +184,23 @@ class Pool:
 
     @cached_property
     def _with_hits(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return places, parts and hits of the users with a relevant candidate, the empty places cut off at the end.
+        """Return places and parts of the users with a relevant candidate, and where these are, empty places cut off.
 
-        (A,), (F, A, P), (A, P)
+        (A,), (F, A, P), (N, 2) rows and columns of A, P
         """
         places_A = self.hit_BP.any(dim=1).nonzero()[:, 0]
         parts_FAP, hit_AP = self._parts_FBP[:, places_A], self.hit_BP[places_A]
         there_AP = torch.isfinite(parts_FAP[0])
         most = int(there_AP.sum(1).max()) if len(places_A) else 0
         kept_AP = there_AP.byte().argsort(dim=1, descending=True, stable=True)[:, :most]  # by item row, as before
-        return places_A, parts_FAP.gather(2, kept_AP.expand(len(parts_FAP), -1, -1)), hit_AP.gather(1, kept_AP)
+        hits_N2 = hit_AP.gather(1, kept_AP).nonzero()
+        return places_A, parts_FAP.gather(2, kept_AP.expand(len(parts_FAP), -1, -1)), hits_N2
 
 
-def _best_of_each_part(scores_FCI: Tensor) -> Tensor:
-    """Return the item rows of the best candidates of each part, ascending; an item may come more than once."""
-    most = min(_POOL, scores_FCI.shape[2])
-    return scores_FCI.topk(most, dim=2).indices.transpose(0, 1).flatten(1).sort(dim=1).values
+def _best_of_each_part(scores: Sequence[Tensor]) -> Tensor:
+    """Return the item rows of the best candidates by each part's scores_CI, ascending; an item may come repeatedly."""
+    most = min(_POOL, scores[0].shape[1])
+    return torch.cat([part_CI.topk(most, dim=1).indices for part_CI in scores], dim=1).sort(dim=1).values
 
 
 def _repeated(items_CP: Tensor) -> Tensor:

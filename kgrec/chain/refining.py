@@ -1,4 +1,4 @@
-"""The baselines' settings of an increment: what the served score uses is climbed on, on the validation of today.
+"""The baselines' settings of an increment: the linear part of the score is climbed on, on the validation of today.
 
 Axes: I items, X kept weights.
 """
@@ -11,8 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-import numpy as np
-import scipy.sparse
 from safetensors.numpy import load_file, save_file
 
 from kgrec.artifacts import Artifact
@@ -30,6 +28,7 @@ from kgrec.chain.tuning import (
 from kgrec.evaluation.baseline_roles import LeftOutError
 from kgrec.evaluation.baselines import Earlier, key_of
 from kgrec.evaluation.item_weights import ItemWeights, largest_of_each_row
+from kgrec.serving.neighbours import compact, read_rows, stored_rows
 from kgrec.training.reproducible import beside
 
 FITTED: Final = "fitted.safetensors"
@@ -40,14 +39,14 @@ BEST: Final = "best"
 
 
 def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact) -> Artifact:
-    """Return the settings of an earlier run, those that the served score uses climbed on from there on new validation.
+    """Return the settings of an earlier run, the leading linear one climbed on from there on new validation.
 
     That is two or three fits, where the whole grid is dozens: a neighbour that lost against the other side before is
-    not tried again, nor what the score does not use (the kernel's own popularity). The linear ones are judged where
-    they stand, so that all figures that choose among them are of today, and the one that led before climbs on if it
-    still leads; the rest stands as it was. The weights of the best linear one and of the kernel, cut to what is served,
-    are kept, so that training need not fit them again. The leader is judged beside the others, which have a thread of
-    their own.
+    not tried again. The linear ones are judged where they stand, so that all figures that choose among them are of
+    today, and the one that led before climbs on if it still leads; the rest stands as it was, the kernel too: a day of
+    events tells nothing about the graph's hubs. The weights of the best linear one and of the kernel, cut to what is
+    served, are kept, so that training need not fit them again. The leader is judged beside the others, which have a
+    thread of their own.
     """
     keep, metric = run.config.blocks.neighbour_weights, f"ndcg@{run.config.evaluation.k[0]}"
 
@@ -82,8 +81,7 @@ class _Day:
         kernels = [name for name in ran if name in KERNEL]
         with beside("kgrec-judges-baselines") as thread:
             standing = [thread.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
-            rest: list[Future[Any]] = [thread.submit(self._judge, name, ("popularity",)) for name in kernels]
-            rest += [thread.submit(self._keep_kernel, name) for name in kernels if self._keep]
+            rest: list[Future[Any]] = [thread.submit(self._keep_kernel, name) for name in kernels if self._keep]
             if leader is not None:
                 self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
             for one in standing:
@@ -143,12 +141,9 @@ def _not_tried_again(choice: Mapping[str, Any], tried: Sequence[Mapping[str, Any
 
 
 def _save(path: Path, kept: Mapping[str, Any]) -> None:
-    arrays = {
-        f"{name}.{part}": np.ascontiguousarray(array)
-        for name, weights_II in kept.items()
-        for part, array in (("data", weights_II.data), ("indices", weights_II.indices), ("indptr", weights_II.indptr),
-                            ("shape", np.asarray(weights_II.shape, dtype=np.int64)))
-    }  # fmt: skip
+    arrays: dict[str, Any] = {}
+    for name, weights_II in kept.items():
+        arrays |= stored_rows(compact(weights_II), name)
     save_file(arrays, path)
 
 
@@ -157,8 +152,4 @@ def fitted_before(tuned: Artifact) -> dict[str, Any]:
     if not tuned.has(FITTED):
         return {}
     arrays = load_file(tuned.file(FITTED))
-    found = {}
-    for name in {key.partition(".")[0] for key in arrays}:
-        data, indices, indptr, shape = (arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr", "shape"))
-        found[name] = scipy.sparse.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
-    return found
+    return {name: read_rows(arrays, name) for name in (*LINEAR, *KERNEL) if f"{name}_values" in arrays}

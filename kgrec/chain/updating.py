@@ -200,6 +200,7 @@ def _neighbours(
 
 
 def _widened(matrix_II: Any, num_items: int) -> Any:
+    matrix_II = scipy.sparse.csr_array(matrix_II)
     ends = np.concatenate([matrix_II.indptr, np.full(num_items - matrix_II.shape[0], matrix_II.indptr[-1])])
     return scipy.sparse.csr_array((matrix_II.data, matrix_II.indices, ends), shape=(num_items, num_items))
 

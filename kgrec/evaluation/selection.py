@@ -39,6 +39,33 @@ def best_of(scores_BI: Tensor, k: int) -> Tensor:
     return torch.from_numpy(top_BK)
 
 
+def places_of(scores_AP: Tensor, wanted_N2: Tensor, k: int) -> Tensor:
+    """Return whether each of a row's k best places holds a wanted column, ties as in `best_of`: bool (A, K).
+
+    wanted_N2: rows and columns, each once. Only the wanted are put in order, which is far less than a selection where
+    they are few and the rows short. ValueError when a score is NaN.
+
+    >>> places_of(torch.tensor([[1.0, 2.0, 2.0, 0.5]]), torch.tensor([[0, 2], [0, 3]]), k=3).tolist()
+    [[False, True, False]]
+    """
+    scores, (row_N, column_N) = scores_AP.numpy(), wanted_N2.numpy().T
+    places = min(k, scores.shape[1])
+    best_AK = np.partition(scores, scores.shape[1] - places, axis=1)[:, scores.shape[1] - places :]
+    if np.isnan(best_AK).any():  # NaN is held for the greatest of all
+        raise ValueError("a score is NaN")
+    own_N = scores[row_N, column_N]
+    (near,) = np.nonzero((own_N >= best_AK[row_N, 0]) & (own_N > _NEVER))
+    own_M1, best_MK = own_N[near, None], best_AK[row_N[near]]
+    ahead_M = (best_MK > own_M1).sum(axis=1)
+    equal = np.flatnonzero(((best_MK == own_M1).sum(axis=1) > 1) | (own_M1[:, 0] == best_MK[:, 0]))
+    before_EP = np.arange(scores.shape[1]) < column_N[near][equal, None]
+    ahead_M[equal] += (before_EP & (scores[row_N[near][equal]] == own_M1[equal])).sum(axis=1)
+    found_AK = np.zeros((len(scores), places), dtype=bool)
+    shown = ahead_M < places
+    found_AK[row_N[near][shown], ahead_M[shown]] = True
+    return torch.from_numpy(found_AK)
+
+
 def _by_value_and_item(scores_BI: Tensor, values_TP: Any, items_TP: Any, tied_T: Any, k: int) -> Any:
     """Return the items of lists that hold equal scores, best first, equals by row, also where k cuts between equals."""
     if values_TP.shape[1] > k:

@@ -30,14 +30,14 @@ Rows = npt.NDArray[np.int64]
 class Neighbours:
     """Item neighbours of up to two kinds, each kind's scores of a history scaled to length 1, and the repeat.
 
-    matrices: by kind, float32 (I, I) sparse rows: row = item of the history. A kind that is not there adds nothing.
+    matrices: by kind, float32 (I, I), row = item of the history, a NumPy array or a scipy sparse array; held as
+    `compact` has them. A kind that is not there adds nothing.
     """
 
     def __init__(self, matrices: Mapping[str, Any], weights: BlockWeights, num_items: int) -> None:
         used = {name: getattr(weights, name) for name in PARTS}
-        self.matrices = {name: matrices[name] for name in PARTS if name in matrices and used[name]}
+        self.matrices = {name: compact(matrices[name]) for name in PARTS if name in matrices and used[name]}
         self.weights, self.num_items = weights, num_items
-        self._dense: dict[str, Tensor] = {}
 
     @classmethod
     def read(cls, tensors: Mapping[str, Any]) -> Neighbours:
@@ -46,21 +46,15 @@ class Neighbours:
         if WEIGHTS not in tensors:
             return cls({}, BlockWeights(), num_items)
         weights = BlockWeights.of_tensor(torch.as_tensor(tensors[WEIGHTS]))
-        matrices = {}
-        for name in PARTS:
-            if f"{name}_values" in tensors:
-                values, items, ends = (np.asarray(tensors[f"{name}_{part}"]) for part in ("values", "items", "ends"))
-                shape = (num_items, num_items)
-                matrices[name] = scipy.sparse.csr_array((values, items, np.concatenate([[0], ends])), shape=shape)
-        return cls(matrices, weights, num_items)
+        return cls(
+            {name: read_rows(tensors, name) for name in PARTS if f"{name}_values" in tensors}, weights, num_items
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what `read` takes, to be stored beside the vectors."""
         found = {WEIGHTS: self.weights.as_tensor()}
         for name, matrix_II in self.matrices.items():
-            found[f"{name}_values"] = torch.from_numpy(matrix_II.data.astype(np.float32))
-            found[f"{name}_items"] = torch.from_numpy(matrix_II.indices.astype(np.int32))
-            found[f"{name}_ends"] = torch.from_numpy(matrix_II.indptr[1:].astype(np.int64))
+            found |= {part: torch.from_numpy(array) for part, array in stored_rows(matrix_II, name).items()}
         return found
 
     def scores(self, history_BI: Pairs, onto_BI: Floats | None = None) -> Floats:
@@ -70,10 +64,10 @@ class Neighbours:
         had_BI = yes_no_matrix(history_BI, np.float32)
         for name, matrix_II in self.matrices.items():
             weight = getattr(self.weights, name)
-            if (dense_II := self._as_dense(name)) is None:
+            if scipy.sparse.issparse(matrix_II):
                 total_BI = unit_rows(had_BI @ matrix_II, weight) + total_BI
             else:
-                total_BI = _unit_sums(history_BI, dense_II, weight) + total_BI
+                total_BI = _unit_sums(history_BI, torch.from_numpy(matrix_II), weight) + total_BI
         if self.weights.repeat:
             total_BI = had_BI * np.float32(self.weights.repeat) + total_BI
         return total_BI
@@ -91,21 +85,12 @@ class Neighbours:
 
     def _sum_of_rows(self, name: str, rows_H: Rows) -> Floats:
         matrix_II = self.matrices[name]
-        if (dense_II := self._as_dense(name)) is not None:
-            return _sum_of_dense_rows(dense_II, rows_H)
+        if not scipy.sparse.issparse(matrix_II):
+            return _sum_of_dense_rows(torch.from_numpy(matrix_II), rows_H)
         windows = [slice(matrix_II.indptr[row], matrix_II.indptr[row + 1]) for row in rows_H]
         items_N = np.concatenate([matrix_II.indices[one] for one in windows] or [np.empty(0, np.int64)])
         values_N = np.concatenate([matrix_II.data[one] for one in windows] or [np.empty(0, np.float32)])
         return np.bincount(items_N, values_N, minlength=self.num_items).astype(np.float32)
-
-    def _as_dense(self, name: str) -> Tensor | None:
-        """Return a part's weights where dense rows take no more memory: they are far quicker to sum."""
-        matrix_II = self.matrices[name]
-        if 2 * matrix_II.nnz < self.num_items**2:
-            return None
-        if name not in self._dense:
-            self._dense[name] = torch.from_numpy(matrix_II.toarray())
-        return self._dense[name]
 
     def parts(self, history_H: Rows, item_row: int) -> dict[str, float]:
         """Return what each part adds to the score of one item, for an explanation; absent parts are left out."""
@@ -126,13 +111,50 @@ class Neighbours:
         history_BI = Pairs.of(np.zeros(len(history_H), dtype=np.int64), history_H.copy(), 1, self.num_items)
         found = {}
         for name, matrix_II in self.matrices.items():
-            raw_1I = yes_no_matrix(history_BI, np.float32) @ matrix_II
+            raw_1I = scipy.sparse.csr_array(yes_no_matrix(history_BI, np.float32) @ matrix_II)
             length = float(np.sqrt(raw_1I.multiply(raw_1I).sum()))
-            own_HK = matrix_II[history_H][:, items_K].toarray()
+            own_HK = matrix_II[history_H][:, items_K]
+            own_HK = own_HK.toarray() if scipy.sparse.issparse(own_HK) else own_HK
             found[name] = (own_HK * (getattr(self.weights, name) / (length or 1.0))).astype(np.float32)
         if self.weights.repeat:
             found["repeat"] = np.float32(self.weights.repeat) * (history_H[:, None] == items_K).astype(np.float32)
         return found
+
+
+def compact(matrix_II: Any) -> Any:
+    """Return weights of items as an array where at least half are there, which takes no more memory and is far quicker.
+
+    Else sparse, by rows, with rows in four bytes where they fit.
+    """
+    if not scipy.sparse.issparse(matrix_II):
+        return matrix_II
+    if 2 * matrix_II.nnz >= matrix_II.shape[0] * matrix_II.shape[1]:
+        return matrix_II.toarray()
+    whole = np.int32 if max(matrix_II.nnz, *matrix_II.shape) < np.iinfo(np.int32).max else np.int64
+    rows = matrix_II.indices.astype(whole, copy=False), matrix_II.indptr.astype(whole, copy=False)
+    return scipy.sparse.csr_array((matrix_II.data, *rows), shape=matrix_II.shape)
+
+
+def stored_rows(matrix_II: Any, name: str) -> dict[str, Any]:
+    """Return a `compact` matrix as arrays by name, as `read_rows` takes them: its values and, if sparse, their places.
+
+    NAME_values: (I, I) or (N,) float32; NAME_items: (N,) int32 columns; NAME_ends: (I,) int64, where each row ends.
+    """
+    values = f"{name}_values"
+    if not scipy.sparse.issparse(matrix_II):
+        return {values: np.ascontiguousarray(matrix_II, dtype=np.float32)}
+    return {values: matrix_II.data.astype(np.float32, copy=False),
+            f"{name}_items": matrix_II.indices.astype(np.int32, copy=False),
+            f"{name}_ends": matrix_II.indptr[1:].astype(np.int64)}  # fmt: skip
+
+
+def read_rows(arrays: Mapping[str, Any], name: str) -> Any:
+    """Return the weights that `stored_rows` gave, from NumPy arrays or torch tensors."""
+    values = np.asarray(arrays[f"{name}_values"])
+    if values.ndim == 2:
+        return values
+    items, ends = np.asarray(arrays[f"{name}_items"]), np.asarray(arrays[f"{name}_ends"])
+    return scipy.sparse.csr_array((values, items, np.concatenate([[0], ends])), shape=(len(ends), len(ends)))
 
 
 def _sum_of_dense_rows(matrix_II: Tensor, rows_H: Rows) -> Floats:

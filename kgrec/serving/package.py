@@ -1,6 +1,6 @@
 """What a version folder holds: everything that serving needs, and nothing else.
 
-A version is copied together from artifacts that were checked, and stands alone: it can be moved, logged and loaded
+A version is put together from artifacts that were checked, and stands alone: it can be moved, logged and loaded
 without the workspace it came from.
 """
 
@@ -15,7 +15,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from kgrec import columns as c
-from kgrec.artifacts import Artifact, hash_file
+from kgrec.artifacts import Artifact, hash_file, share_file
 from kgrec.data.vocabulary import Vocabulary
 from kgrec.evaluation.ranking import ExcludeSeen, Target
 from kgrec.graph.knowledge_graph import NODE
@@ -71,9 +71,9 @@ def write_version(
 
 
 def write_packed(source: Path, target: Path, precision: Precision) -> None:
-    """Write a file of tensors in a precision; in full it is a copy."""
+    """Write a file of tensors in a precision; in full it is the same file."""
     if precision is Precision.FULL:
-        shutil.copyfile(source, target)
+        share_file(source, target)
     else:
         save_file(packed(load_file(source), precision), target)
 

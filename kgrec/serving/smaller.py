@@ -59,8 +59,8 @@ def packed(tensors: Mapping[str, Array], precision: Precision) -> dict[str, Arra
     """Return tensors as they are stored: tables and neighbours' weights in few bits, all else as it is.
 
     int8: x = scale * q with q in -127..127, a scale for each last dimension of a table (a column of vectors, an input
-    of a layer) and for each item's neighbours, under the tensor's name and `.scale`. Neighbours' rows take two bytes
-    where they fit. Packing what was unpacked gives the same bytes.
+    of a layer) and for each item's neighbours (in a table of them: its row), under the tensor's name and `.scale`.
+    Places of neighbours take two bytes where they fit. Packing what was unpacked gives the same bytes.
 
     >>> packed({"item_vectors_ID": np.array([[1.0, 0.5], [-1.0, 0.25]], np.float32)}, Precision.INT8)["item_vectors_ID"]
     array([[ 127,  127],
@@ -75,8 +75,7 @@ def packed(tensors: Mapping[str, Array], precision: Precision) -> dict[str, Arra
         elif precision is Precision.HALF:
             found[name] = tensor.astype(np.float16)
         else:
-            ends = tensors.get(name.removesuffix(_VALUES) + _ENDS) if name.endswith(_VALUES) else None
-            found |= _in_eight_bits(name, tensor, ends)
+            found |= _in_eight_bits(name, tensor, _ends_of(name, tensors))
     return found
 
 
@@ -88,8 +87,8 @@ def unpacked(stored: Mapping[str, Array]) -> dict[str, Array]:
             continue
         if tensor.dtype == np.int8 and name + SCALE in stored:
             scale = stored[name + SCALE]
-            if name.endswith(_VALUES):
-                scale = np.repeat(scale, _counts(stored[name.removesuffix(_VALUES) + _ENDS]))
+            if (ends := _ends_of(name, stored)) is not None:
+                scale = np.repeat(scale, _counts(ends))
             found[name] = tensor.astype(np.float32) * scale
         else:
             as_read = {np.dtype(np.float16): np.float32, np.dtype(np.uint16): np.int32}.get(tensor.dtype)
@@ -138,10 +137,16 @@ def _in_eight_bits(name: str, tensor: Array, ends: Array | None) -> dict[str, Ar
         largest = np.zeros(len(counts), dtype=np.float32)
         np.maximum.at(largest, rows_N, np.abs(tensor))
     else:
-        largest = np.abs(tensor).max(axis=tuple(range(tensor.ndim - 1)), initial=0.0)
+        rows = name.endswith(_VALUES)
+        largest = np.abs(tensor).max(axis=1 if rows else tuple(range(tensor.ndim - 1)), initial=0.0, keepdims=rows)
     scale = (np.where(largest > 0, largest, 1.0) / np.float32(_LARGEST)).astype(np.float32)
     each = scale if ends is None else scale[rows_N]
     return {name: np.rint(tensor / each).clip(-_LARGEST, _LARGEST).astype(np.int8), name + SCALE: scale}
+
+
+def _ends_of(name: str, tensors: Mapping[str, Array]) -> Array | None:
+    """Return where each item's neighbours end, for their values stored one after the other; None of all else."""
+    return tensors.get(name.removesuffix(_VALUES) + _ENDS) if name.endswith(_VALUES) else None
 
 
 def _counts(ends: Array) -> Array:

@@ -23,6 +23,7 @@ from kgrec.evaluation.ranking import (
     top_k,
     top_k_dot,
 )
+from kgrec.evaluation.selection import best_of, places_of
 
 
 def pairs_of(rows, num_items):
@@ -172,6 +173,24 @@ def test_nan_is_refused_also_on_a_seen_item(place):
     scores[0, place] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         top_k(lambda rows: scores, torch.tensor([0]), pairs_of([{1}], 5), 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from([2, 5, 1000]))
+def test_the_places_of_what_is_wanted_are_those_of_the_sorted_lists(seed, k, different):
+    numbers = np.random.default_rng(seed)
+    shape = numbers.integers(0, 6), numbers.integers(1, 20)
+    scores = numbers.integers(0, different, shape).astype(np.float32)  # ties, also where k cuts between equals
+    scores[numbers.random(shape) < 0.2] = -np.inf
+    wanted = torch.from_numpy(numbers.random(shape) < 0.3)
+    top = best_of(torch.from_numpy(scores), min(k, shape[1]))
+    expected = wanted.gather(1, top.clamp(min=0)) & (top >= 0)
+    assert torch.equal(places_of(torch.from_numpy(scores), wanted.nonzero(), k), expected)
+
+
+def test_the_places_of_what_is_wanted_refuse_nan():
+    with pytest.raises(ValueError, match="NaN"):
+        places_of(torch.tensor([[0.0, float("nan"), 2.0]]), torch.tensor([[0, 2]]), 1)
 
 
 def test_metrics_refuse_what_cannot_be_meant():

@@ -21,6 +21,7 @@ from kgrec.serving.neighbours import Neighbours
 from kgrec.serving.recommend import Version
 from kgrec.serving.standing import Asked, Standing
 from tests.serving.small_version import make_version
+from tests.serving.test_neighbours import filled
 
 ITEMS, GENRES, WIDTH = 12, 3, 5
 
@@ -86,7 +87,7 @@ def test_parts_sum_to_the_score_and_the_history_to_the_parts_that_rest_on_it(wei
 def test_what_an_item_of_the_history_adds_is_what_its_row_of_the_matrix_says():
     near = neighbours(2, BlockWeights(linear=2.0))
     history = np.array([0, 4, 9])
-    raw = near.matrices["linear"].toarray()[history]
+    raw = filled(near.matrices["linear"])[history]
     expected = 2.0 * raw[:, [5, 6]] / np.linalg.norm(raw.sum(axis=0))
     np.testing.assert_allclose(near.contributions(history, np.array([5, 6]))["linear"], expected, atol=1e-6)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from kgrec.evaluation.item_weights import largest_of_each_row
 from kgrec.evaluation.pairs import Pairs
 from kgrec.model.blocks import BlockWeights, with_popularity
-from kgrec.serving.neighbours import Neighbours, unit_rows
+from kgrec.serving.neighbours import Neighbours, stored_rows, unit_rows
 from kgrec.serving.search import best_items
 
 ITEMS = 15
@@ -27,10 +29,15 @@ def world(seed: int, weights: BlockWeights, density: float = 0.3) -> Neighbours:
     return Neighbours(matrices, weights, ITEMS)
 
 
+def filled(matrix: Any) -> np.ndarray:
+    """Return weights with every place filled, however they are held."""
+    return matrix.toarray() if scipy.sparse.issparse(matrix) else np.asarray(matrix)
+
+
 def slow_scores(near: Neighbours, history: list[int]) -> np.ndarray:
     total = np.zeros(ITEMS)
     for name, matrix in near.matrices.items():
-        raw = sum((matrix.toarray()[item] for item in history), np.zeros(ITEMS))
+        raw = sum((filled(matrix)[item] for item in history), np.zeros(ITEMS))
         length = np.linalg.norm(raw)
         total += getattr(near.weights, name) * (raw / length if length else raw)
     for item in history:
@@ -61,7 +68,8 @@ def test_one_history_scores_as_among_many_however_full_the_rows_are(density: flo
 
 def test_full_rows_are_summed_one_after_the_other_to_the_bit() -> None:
     near = world(5, BlockWeights(linear=1.0), 0.9)
-    dense = near.matrices["linear"].toarray()
+    dense = near.matrices["linear"]
+    assert isinstance(dense, np.ndarray), "as an array where at least half is there"
     for history in ([2], [0, 3, 9, 14], list(range(ITEMS))):
         expected = np.zeros(ITEMS, dtype=np.float32)
         for item in history:
@@ -69,14 +77,26 @@ def test_full_rows_are_summed_one_after_the_other_to_the_bit() -> None:
         np.testing.assert_array_equal(near._sum_of_rows("linear", np.array(history)), expected)
 
 
-def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again() -> None:
-    near = world(2, BlockWeights(kernel=1.5, repeat=0.5))
+@pytest.mark.parametrize("density", [0.3, 0.9])
+def test_a_part_without_weight_is_not_kept_and_what_is_kept_can_be_read_again(density: float) -> None:
+    near = world(2, BlockWeights(kernel=1.5, repeat=0.5), density)
     stored = near.tensors()
     assert sorted(near.matrices) == ["kernel"]
     again = Neighbours.read(stored | {"item_vectors_ID": torch.zeros(ITEMS, 2)})
     history = Pairs.of([0, 0], [3, 7], 1, ITEMS)
     np.testing.assert_array_equal(again.scores(history), near.scores(history))
+    assert ("kernel_items" in stored) == (density < 0.5), "whole rows need no places"
     assert not Neighbours.read({"item_vectors_ID": torch.zeros(ITEMS, 2)}).scores(history).any()
+
+
+def test_full_rows_that_were_stored_with_their_places_score_as_those_without() -> None:
+    near, history = world(2, BlockWeights(kernel=1.5), 0.9), Pairs.of([0, 0], [3, 7], 1, ITEMS)
+    sparse = scipy.sparse.csr_array(near.matrices["kernel"])
+    stored = stored_rows(sparse, "kernel") | {"block_weights": near.weights.as_tensor()}
+    again = Neighbours.read(stored | {"item_vectors_ID": torch.zeros(ITEMS, 2)})
+    np.testing.assert_array_equal(again.scores(history), near.scores(history))
+    explained = {"history_H": np.array([3, 7]), "items_K": np.array([1, 2])}
+    np.testing.assert_array_equal(again.contributions(**explained)["kernel"], near.contributions(**explained)["kernel"])
 
 
 @settings(max_examples=150, deadline=None)

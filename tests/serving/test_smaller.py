@@ -27,14 +27,14 @@ from kgrec.serving.smaller import (
     unpacked,
 )
 from tests.serving.small_version import USERS, ExcludeSeen, Target, make_parts
-from tests.serving.test_neighbours import ITEMS, BlockWeights, world
+from tests.serving.test_neighbours import ITEMS, BlockWeights, filled, world
 
 SMALL = [Precision.HALF, Precision.INT8]
 
 
-def tensors(seed=0, users=6):
+def tensors(seed=0, users=6, density=0.3):
     numbers = np.random.default_rng(seed)
-    near = world(seed, BlockWeights(linear=2.0, kernel=0.5))
+    near = world(seed, BlockWeights(linear=2.0, kernel=0.5), density)
     found = {name: tensor.numpy() for name, tensor in near.tensors().items()}
     found["item_vectors_ID"] = (numbers.normal(size=(ITEMS, 5)) * [1, 10, 0.01, 0, 1]).astype(np.float32)
     found["user_vectors_UD"] = numbers.normal(size=(users, 5)).astype(np.float32)
@@ -60,12 +60,16 @@ def test_what_is_stored_comes_back_within_half_a_step(precision):
     assert (bytes_of[1] < bytes_of[0]) == (precision is not Precision.FULL)
 
 
+@pytest.mark.parametrize("density", [0.3, 0.9])
 @pytest.mark.parametrize("precision", SMALL)
-def test_each_items_neighbours_have_a_scale_of_their_own(precision):
-    before = tensors(1)
-    before["linear_values"][: before["linear_ends"][0]] *= 1000
+def test_each_items_neighbours_have_a_scale_of_their_own(precision, density):
+    before = tensors(1, density=density)
+    if density > 0.5:
+        before["linear_values"][0] *= 1000
+    else:
+        before["linear_values"][: before["linear_ends"][0]] *= 1000
     after = unpacked(packed(before, precision))
-    near, far = (Neighbours.read(one).matrices["linear"].toarray() for one in (before, after))
+    near, far = (filled(Neighbours.read(one).matrices["linear"]) for one in (before, after))
     step = 0.5 / 127 if precision is Precision.INT8 else 2.0**-11
     assert (np.abs(near - far) <= 1.001 * step * np.abs(near).max(axis=1, keepdims=True)).all()
 
