@@ -21,7 +21,7 @@ from kgrec.chain.refit import Refit, refit
 from kgrec.chain.release import Released, read_figures, release
 from kgrec.config import load_config
 from kgrec.features.declarations import Declaration
-from kgrec.garbage import seldom_collected
+from kgrec.interpreter import at_work
 from kgrec.tracking import load_ahead
 from kgrec.workspace import Workspace
 
@@ -73,7 +73,7 @@ def run_chain(
     keep_freed_memory()
     if until == STAGES[-1]:
         context.promotes, context.when_built = True, load_ahead
-    with seldom_collected():
+    with at_work():
         return _through_stages(context, call, until)
 
 

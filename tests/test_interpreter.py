@@ -1,13 +1,14 @@
-"""What is there when a chain starts is left out of garbage collection until it ends; circles are still found."""
+"""While a chain runs, what was there is left out of garbage collection, circles are found, and turns are short."""
 
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 
 import pytest
 
-from kgrec.garbage import seldom_collected
+from kgrec.interpreter import at_work
 
 
 class Circle:
@@ -15,23 +16,24 @@ class Circle:
         self.itself = self
 
 
-def failing() -> None:
-    with seldom_collected():
+def failing(before_it: float) -> None:
+    with at_work():
         assert gc.get_freeze_count() > 0
         assert gc.get_threshold()[0] >= 50_000
+        assert sys.getswitchinterval() < before_it
         raise ZeroDivisionError
 
 
-def test_the_collector_is_as_it_was_afterwards_whatever_happens() -> None:
-    before = gc.get_threshold()
+def test_the_interpreter_is_as_it_was_afterwards_whatever_happens() -> None:
+    before, turn = gc.get_threshold(), sys.getswitchinterval()
     with pytest.raises(ZeroDivisionError):
-        failing()
-    assert gc.get_threshold() == before
+        failing(turn)
+    assert (gc.get_threshold(), sys.getswitchinterval()) == (before, turn)
     assert gc.get_freeze_count() == 0
 
 
 def test_circles_made_meanwhile_are_found_when_many_objects_stay() -> None:
-    with seldom_collected():
+    with at_work():
         seen = weakref.ref(Circle())
         kept = [[] for _ in range(120_000)]
         assert seen() is None
