@@ -32,14 +32,18 @@ from kgrec.training.tasks import Positives, TrainingData
 _POOL: Final = 100  # best candidates of each part that compete while weights are chosen
 _CHUNK: Final = 256
 
+Near = tuple[dict[str, Any], dict[str, str]]
+"""The items x items weights of each part of neighbours, and where each comes from, by the part's name."""
+
 
 def served_vectors(
     network: Network, data: TrainingData, judge: Judge, teacher: Teacher | None, config: RunConfig,
-    weights_before: Mapping[str, float] | None = None,
+    weights_before: Mapping[str, float] | None = None, near: Near | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Return the tensors to serve, with the parts' weights as validation chose them, and what was chosen, for people.
 
     weights_before: the parts' weights of the version that an increment goes on from, from which the choice climbs.
+    near: what `neighbour_matrices` found, where it was asked ahead.
     The vectors stay the trained ones alone where this run does not rank. A part that earns nothing gets weight 0.
     """
     trained = exported_vectors(network)
@@ -47,7 +51,8 @@ def served_vectors(
         return trained, {}
     question, blocks = judge.question(c.VALIDATION), config.blocks
     popularity_I = _popularity(data.positives, network.shape.num_items)
-    matrices, sources = neighbour_matrices(teacher, blocks, with_graph=network.config.graph_weight > 0)
+    with_graph = network.config.graph_weight > 0
+    matrices, sources = near or neighbour_matrices(teacher, blocks, with_graph=with_graph)
     pool = Pool(judge, trained, matrices, popularity_I, question, blocks.choosing_users, repeats=teacher.repeats)
     grids = {
         "linear": blocks.linear if "linear" in matrices else (0.0,),
@@ -94,9 +99,7 @@ def _served(
     return own | vectors | widths | Neighbours(matrices, weights, len(items_ID)).tensors()
 
 
-def neighbour_matrices(
-    teacher: Teacher, config: BlocksConfig, *, with_graph: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
+def neighbour_matrices(teacher: Teacher, config: BlocksConfig, *, with_graph: bool) -> Near:
     """Return the items x items weights of each part that can run, cut to size, and where each comes from."""
     matrices: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -110,9 +113,7 @@ def neighbour_matrices(
         matrices["linear"], sources["linear"] = largest_of_each_row(scorer.matrix_II, keep), name
     if max(config.kernel) and with_graph and (kernel := teacher.best(KERNEL)):
         hub = float(teacher.tuned[kernel]["setting"]["hub"])
-        kernel_II = teacher.fitted_before.get(kernel)
-        if kernel_II is None:
-            kernel_II = teacher.kernel_neighbours(hub, config.neighbour_weights)
+        kernel_II = teacher.kernel_neighbours(hub, config.neighbour_weights)
         if kernel_II.size:
             matrices["kernel"], sources["kernel"] = kernel_II, f"graph_kernel, hub {hub:g}"
     return {name: compact(matrix_II) for name, matrix_II in matrices.items()}, sources

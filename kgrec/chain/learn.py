@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kgrec.artifacts import Artifact, canonical_json, write_atomically
-from kgrec.chain.blocks import served_vectors
+from kgrec.chain.blocks import neighbour_matrices, served_vectors
 from kgrec.chain.context import Run, StageProgress
 from kgrec.chain.increments import START, WEIGHTS, Start, categories
 from kgrec.chain.lesson import Lesson, prepared
@@ -34,6 +34,7 @@ from kgrec.serving.score import ITEM_ROWS, NETWORK, TOWERS
 from kgrec.training.graph_alone import filled, graph_alone_defaults
 from kgrec.training.phases import plan, textbook_form
 from kgrec.training.relations import summary
+from kgrec.training.reproducible import beside
 from kgrec.training.trainer import Progress, TrainingConfig, TrainingResult
 from kgrec.training.warm_start import carry_over
 
@@ -91,10 +92,16 @@ def learn(
         for phase in phases:
             run.tell("train")("learns: {learns}; trains: {trains}, {parameters:,} numbers, until epoch {until_epoch}"
                               .format(**phase.facts(network)))  # fmt: skip
-        result = train_together(run.launch, taught, checkpoint, owner, reporter(run))
         teacher = Teacher(config, log, graph, read_tuned(tuned), fitted_before(tuned)) if tuned is not None else None
+        with beside("kgrec-fits-neighbours") as thread:  # of an increment: it has an epoch, and fits that are quick
+            near = None
+            if base is not None and teacher is not None and judge.asks_ranking:
+                with_graph = network.config.graph_weight > 0
+                near = thread.submit(neighbour_matrices, teacher, config.blocks, with_graph=with_graph)
+            result = train_together(run.launch, taught, checkpoint, owner, reporter(run))
         weights_before = None if base is None else base.trained.facts["blocks"].get("weights")
-        vectors, blocks = served_vectors(network, data, judge, teacher, config, weights_before)
+        found = None if near is None else near.result()
+        vectors, blocks = served_vectors(network, data, judge, teacher, config, weights_before, found)
         towers = keep_better_towers(
             network, data, judge, vectors, config.training, config.losses, config.seed,
             checkpoint.with_suffix(".towers.safetensors"), f"{owner} towers", reporter(run),

@@ -6,7 +6,6 @@ Axes: I items, X kept weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -16,7 +15,6 @@ from safetensors.numpy import load_file, save_file
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
 from kgrec.chain.tuning import (
-    KERNEL,
     LINEAR,
     Teacher,
     best_baseline,
@@ -44,9 +42,8 @@ def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact)
     That is two or three fits, where the whole grid is dozens: a neighbour that lost against the other side before is
     not tried again. The linear ones are judged where they stand, so that all figures that choose among them are of
     today, and the one that led before climbs on if it still leads; the rest stands as it was, the kernel too: a day of
-    events tells nothing about the graph's hubs. The weights of the best linear one and of the kernel, cut to what is
-    served, are kept, so that training need not fit them again. The leader is judged beside the others, which have a
-    thread of their own.
+    events tells nothing about the graph's hubs. The weights of the best linear one, cut to what is served, are kept, so
+    that training need not fit them again. The leader is judged beside the others, which have a thread of their own.
     """
     keep, metric = run.config.blocks.neighbour_weights, f"ndcg@{run.config.evaluation.k[0]}"
 
@@ -73,15 +70,13 @@ class _Day:
 
     def choose(self) -> None:
         """Judge and climb; what does not depend on the leader goes on beside it."""
-        ran = [name for name in (*LINEAR, *KERNEL) if "validation" in self._choices.get(name, {})]
+        ran = [name for name in LINEAR if "validation" in self._choices.get(name, {})]
         for name in ran:
             self._teacher.known(self._choices[name]["events"])  # which both threads read
         leader = best_baseline(self._choices, LINEAR, self._metric)
-        others = [name for name in ran if name in LINEAR and name != leader]
-        kernels = [name for name in ran if name in KERNEL]
+        others = [name for name in ran if name != leader]
         with beside("kgrec-judges-baselines") as thread:
             standing = [thread.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
-            rest: list[Future[Any]] = [thread.submit(self._keep_kernel, name) for name in kernels if self._keep]
             if leader is not None:
                 self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
             for one in standing:
@@ -90,15 +85,13 @@ class _Day:
             if self._keep and best is not None and self._best is not None:
                 cut = self._teacher.kept_per_row(self._keep)
                 self.kept[best] = largest_of_each_row(self._best[1].matrix_II, cut)
-            for one in rest:
-                one.result()
 
     def _judge(self, name: str, fixed: Sequence[str], worth: Callable[[float], bool] = lambda figure: True) -> float:
         """Climb on from where a baseline stands and return its metric; 0 where it cannot run today."""
         choice = self._choices[name]
         start = earlier(choice, self._metric, fixed, worth)
         try:
-            events, tuned = self._teacher.tune(name, (choice["events"], start), keep=name in LINEAR)
+            events, tuned = self._teacher.tune(name, (choice["events"], start), keep=True)
         except LeftOutError as reason:
             self.found[name] = {"left_out": str(reason)}
             return 0.0
@@ -110,10 +103,6 @@ class _Day:
                 if self._best is None or rank > self._best[0]:
                     self._best = rank, tuned.scorer
         return figure
-
-    def _keep_kernel(self, name: str) -> None:
-        if "setting" in self.found[name]:
-            self.kept[name] = self._teacher.kernel_neighbours(self.found[name]["setting"]["hub"], self._keep)
 
 
 def earlier(
@@ -152,4 +141,4 @@ def fitted_before(tuned: Artifact) -> dict[str, Any]:
     if not tuned.has(FITTED):
         return {}
     arrays = load_file(tuned.file(FITTED))
-    return {name: read_rows(arrays, name) for name in (*LINEAR, *KERNEL) if f"{name}_values" in arrays}
+    return {name: read_rows(arrays, name) for name in LINEAR if f"{name}_values" in arrays}

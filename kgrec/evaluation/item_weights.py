@@ -18,6 +18,7 @@ from kgrec.evaluation.pairs import Pairs
 _ALWAYS_DENSE: Final = 4_000  # items up to which weights are always held dense: 64 MB
 _PERHAPS_DENSE: Final = 16_000  # items up to which they are where one in 25 is there: 1 GB, and faster to sum
 _SPARSE: Final = 25
+_ROWS: Final = 256  # of an array that are cut at once
 
 
 class ItemWeights:
@@ -73,6 +74,9 @@ def largest_of_each_row(matrix_II: Any, keep: int) -> Any:
     >>> largest_of_each_row(np.array([[1.0, -3.0, 2.0], [0.0, 0.0, 5.0]]), 2).toarray().tolist()
     [[0.0, -3.0, 2.0], [0.0, 0.0, 5.0]]
     """
+    if not scipy.sparse.issparse(matrix_II) and len(matrix_II):
+        blocks = (_compressed(matrix_II[at : at + _ROWS]) for at in range(0, len(matrix_II), _ROWS))
+        return scipy.sparse.vstack([largest_of_each_row(one, keep) for one in blocks], format="csr")
     matrix_II = scipy.sparse.csr_array(matrix_II)
     matrix_II.eliminate_zeros()
     matrix_II.sort_indices()
@@ -85,5 +89,14 @@ def largest_of_each_row(matrix_II: Any, keep: int) -> Any:
         kept_N[window] = size_M > border
         at_border = window.start + np.flatnonzero(size_M == border)
         kept_N[at_border[: keep - int(kept_N[window].sum())]] = True
-    indptr = np.concatenate([[0], np.minimum(lengths, keep).cumsum()])
+    indptr = np.concatenate([[0], np.minimum(lengths, keep).cumsum()]).astype(matrix_II.indptr.dtype)
     return scipy.sparse.csr_array((matrix_II.data[kept_N], matrix_II.indices[kept_N], indptr), shape=matrix_II.shape)
+
+
+def _compressed(rows_RI: Any) -> Any:
+    """Return some rows of an array as a sparse one with places of four bytes, where SciPy makes pairs of eight first."""
+    there_RI = rows_RI != 0
+    places_N = np.flatnonzero(there_RI)
+    ends = np.concatenate([[0], np.count_nonzero(there_RI, axis=1).cumsum()]).astype(np.int32)
+    columns_N = (places_N % rows_RI.shape[1]).astype(np.int32)
+    return scipy.sparse.csr_array((rows_RI.ravel()[places_N], columns_N, ends), shape=rows_RI.shape)

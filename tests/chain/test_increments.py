@@ -24,7 +24,7 @@ from kgrec.chain.increments import START, Start, agrees, find_start, increment_r
 from kgrec.chain.learn import learned_by
 from kgrec.chain.refining import fitted_before, refine_baselines
 from kgrec.chain.starting import overlap
-from kgrec.chain.tuning import KERNEL, LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
+from kgrec.chain.tuning import LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
 from kgrec.config import TaskName, load_config
 from kgrec.serving.policy import IncrementRule
 from kgrec.serving.versions import read_registry
@@ -98,7 +98,7 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
     config = load_config(tmp_path / "tiny.toml").config
     teacher = Teacher(config, log, graph, refined)
     assert (filled(kept[linear]) == teacher.fitted(linear).matrix_II).all(), "training serves what it would fit"
-    assert set(kept) == {linear} | (used & set(KERNEL))
+    assert set(kept) == {linear}
     anew = neighbour_matrices(teacher, config.blocks, with_graph=True)[0]
     stored = neighbour_matrices(Teacher(config, log, graph, refined, kept), config.blocks, with_graph=True)[0]
     assert set(anew) == set(stored) == {"linear", "kernel"}

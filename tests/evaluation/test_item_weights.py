@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -41,13 +43,23 @@ def test_weights_are_cut_only_where_the_matrix_is_too_large_to_be_dense(monkeypa
     assert ItemWeights(weights).matrix_II.nnz == 25
 
 
-def test_the_largest_of_a_row_are_those_of_a_stable_sort() -> None:
+@pytest.mark.parametrize("keep", [1, 7, 25, 30, 99])
+@pytest.mark.parametrize("held", [np.asarray, scipy.sparse.csr_array])
+def test_the_largest_of_a_row_are_those_of_a_stable_sort(monkeypatch: pytest.MonkeyPatch, held: Any, keep: int) -> None:
+    monkeypatch.setattr(item_weights, "_ROWS", 16)
     values = np.random.default_rng(5).integers(-3, 4, (40, 30)).astype(np.float64)
-    kept = largest_of_each_row(values, 7).toarray()
+    values[3] = 0.0
+    found = largest_of_each_row(held(values), keep)
+    assert found.has_canonical_format
+    kept = found.toarray()
     for row, row_kept in zip(values, kept, strict=True):
-        columns = sorted((c for c in range(30) if row[c]), key=lambda c: (-abs(row[c]), c))[:7]
+        columns = sorted((c for c in range(30) if row[c]), key=lambda c: (-abs(row[c]), c))[:keep]
         assert sorted(columns) == np.flatnonzero(row_kept).tolist()
         assert row_kept[columns].tolist() == row[columns].tolist()
+
+
+def test_the_largest_of_no_rows_are_none() -> None:
+    assert largest_of_each_row(np.zeros((0, 0), dtype=np.float32), 3).shape == (0, 0)
 
 
 def test_a_list_of_nothing_at_all_scores_zero() -> None:
