@@ -72,7 +72,7 @@ def run_chain(
     """
     keep_freed_memory()
     if until == STAGES[-1]:
-        context.promotes, context.when_built = True, load_ahead
+        context.promotes = True
     with at_work():
         return _through_stages(context, call, until)
 
@@ -96,6 +96,8 @@ def _through_stages(context: Run, call: Callable[..., Any], until: str) -> RunRe
         return graph
     with starting.settled_ahead(context, ingested, log, graph) as settled:
         features = call("features", prepare.features, context, ingested, log) if has_log else None
+        if context.promotes:  # from now on: this thread waits for the baselines, and has held the interpreter till here
+            context.builds_ahead(load_ahead)
         tuned: Artifact | None = call("baselines", settled)
     trained: Artifact = call("train", starting.learn_from_start, context, ingested, log, features, graph, tuned)
     if until == "train":

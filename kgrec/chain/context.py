@@ -55,7 +55,7 @@ class StageReport:
 class Run:
     """One run of the chain: config, workspace, declared features, who hears of progress, who trains, who parses.
 
-    when_built: called whenever a stage is built, not found: what is worth a start as soon as there is work to do.
+    when_built: called whenever a stage is built, not found: what is worth a start when there is work to do.
     promotes: the gate is asked at the end. asked_ahead: what a thread already asks, by the digest of the log.
     starts: where training begins, by the digests of what it begins on.
     """
@@ -71,6 +71,12 @@ class Run:
     promotes: bool = False
     asked_ahead: dict[str, Future[Any]] = field(default_factory=dict)
     starts: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    def builds_ahead(self, start: Callable[[], object]) -> None:
+        """Call `start` as soon as a stage is built, not found: now, if one was."""
+        self.when_built = start
+        if not all(report.cached for report in self.reports.values()):
+            start()
 
     @property
     def config(self) -> RunConfig:

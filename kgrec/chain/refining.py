@@ -15,9 +15,11 @@ from safetensors.numpy import load_file, save_file
 from kgrec.artifacts import Artifact
 from kgrec.chain.context import Run
 from kgrec.chain.tuning import (
+    FAR_BEHIND,
     LINEAR,
     Teacher,
     best_baseline,
+    ranks_today,
     read_tuned,
     settings_of,
     told,
@@ -30,6 +32,7 @@ from kgrec.serving.neighbours import compact, read_rows, stored_rows
 from kgrec.training.reproducible import beside
 
 FITTED: Final = "fitted.safetensors"
+_FAR: Final = 0.95  # of the leader's figure: what was below it is not judged again until a full training
 EARLIER: Final = "earlier"
 """What an increment keeps of settings tried on earlier logs, beside those it tried itself."""
 BEST: Final = "best"
@@ -41,8 +44,9 @@ def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact)
 
     That is two or three fits, where the whole grid is dozens: a neighbour that lost against the other side before is
     not tried again. The linear ones are judged where they stand, so that all figures that choose among them are of
-    today, and the one that led before climbs on if it still leads; the rest stands as it was, the kernel too: a day of
-    events tells nothing about the graph's hubs. The weights of the best linear one, cut to what is served, are kept, so
+    today, and the one that led before climbs on if it still leads. What was more than a twentieth behind the leader is
+    out until a full training; the rest stands as it was, the kernel too: a day of events tells nothing about the
+    graph's hubs. The weights of the best linear one, cut to what is served, are kept, so
     that training need not fit them again. The leader is judged beside the others, which have a thread of their own.
     """
     keep, metric = run.config.blocks.neighbour_weights, f"ndcg@{run.config.evaluation.k[0]}"
@@ -70,21 +74,32 @@ class _Day:
 
     def choose(self) -> None:
         """Judge and climb; what does not depend on the leader goes on beside it."""
-        ran = [name for name in LINEAR if "validation" in self._choices.get(name, {})]
-        for name in ran:
-            self._teacher.known(self._choices[name]["events"])  # which both threads read
         leader = best_baseline(self._choices, LINEAR, self._metric)
-        others = [name for name in ran if name != leader]
+        if leader is None:
+            return
+        rivals = [name for name in LINEAR if name != leader and ranks_today(self._choices.get(name, {}))]
+        others = [name for name in rivals if self._figure(name) >= _FAR * self._figure(leader)]
+        far = [name for name in rivals if name not in others]
+        self.found |= {name: dict(self._choices[name]) | {FAR_BEHIND: True} for name in far}
+        for name in (leader, *others):
+            self._teacher.known(self._choices[name]["events"])  # which both threads read
         with beside("kgrec-judges-baselines") as thread:
-            standing = [thread.submit(self._judge, name, tuple(self._choices[name]["setting"])) for name in others]
-            if leader is not None:
-                self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
+            standing = [thread.submit(self._judge_standing, name) for name in others]
+            self._judge(leader, (), lambda figure: figure >= max((one.result() for one in standing), default=0.0))
             for one in standing:
                 one.result()
+            for name in () if best_baseline(self.found, LINEAR, self._metric) else far:
+                self._judge_standing(name)  # whoever led before cannot run any more
             best = best_baseline(self.found, LINEAR, self._metric)
             if self._keep and best is not None and self._best is not None:
                 cut = self._teacher.kept_per_row(self._keep)
                 self.kept[best] = largest_of_each_row(self._best[1].matrix_II, cut)
+
+    def _figure(self, name: str) -> float:
+        return float(self._choices[name]["validation"]["ranking"].get(self._metric, 0.0))
+
+    def _judge_standing(self, name: str) -> float:
+        return self._judge(name, tuple(self._choices[name]["setting"]))
 
     def _judge(self, name: str, fixed: Sequence[str], worth: Callable[[float], bool] = lambda figure: True) -> float:
         """Climb on from where a baseline stands and return its metric; 0 where it cannot run today."""

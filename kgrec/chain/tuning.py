@@ -37,6 +37,8 @@ LINEAR: Final = ("ease", "linear_filter", "item_knn")
 KERNEL: Final = ("graph_kernel",)
 SOURCES: Final = (LINEAR, KERNEL)
 """Whose weights the served score takes, the best of each kind."""
+FAR_BEHIND: Final = "far_behind"
+"""Marks what an increment does not judge again: its figures are of an earlier day."""
 TARGET_ALONE: Final = "target"
 ANY: Final = "any"
 _DAY: Final = 86_400_000_000
@@ -173,9 +175,17 @@ class Teacher:
         return torch.where(sorted_keys[place_N] == train_UI.keys(), age_N, age_N.max()) if len(at) else age_N
 
 
+def ranks_today(choice: Mapping[str, Any]) -> bool:
+    """Say whether a baseline ran, and has a figure to be compared with others."""
+    return "validation" in choice and not choice.get(FAR_BEHIND, False)
+
+
 def best_baseline(tuned: Mapping[str, Mapping[str, Any]], names: Iterable[str], metric: str) -> str | None:
-    """Return which of the named baselines is best on validation by a metric; None where none of them ran."""
-    ran = [name for name in names if "validation" in tuned.get(name, {})]
+    """Return which of the named baselines is best on validation by a metric; None where none of them ran.
+
+    One that an increment left far behind, with a figure of another day, is none of them.
+    """
+    ran = [name for name in names if ranks_today(tuned.get(name, {}))]
     return max(ran, key=lambda name: tuned[name]["validation"]["ranking"].get(metric, 0.0), default=None)
 
 

@@ -94,7 +94,7 @@ def largest_of_each_row(matrix_II: Any, keep: int) -> Any:
 
 
 def _compressed(rows_RI: Any) -> Any:
-    """Return some rows of an array as a sparse one with places of four bytes, where SciPy makes pairs of eight first."""
+    """Return some rows of an array as a sparse one, by places of four bytes: SciPy makes pairs of eight first."""
     there_RI = rows_RI != 0
     places_N = np.flatnonzero(there_RI)
     ends = np.concatenate([[0], np.count_nonzero(there_RI, axis=1).cumsum()]).astype(np.int32)

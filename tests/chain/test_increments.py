@@ -24,7 +24,7 @@ from kgrec.chain.increments import START, Start, agrees, find_start, increment_r
 from kgrec.chain.learn import learned_by
 from kgrec.chain.refining import fitted_before, refine_baselines
 from kgrec.chain.starting import overlap
-from kgrec.chain.tuning import LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
+from kgrec.chain.tuning import FAR_BEHIND, LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
 from kgrec.config import TaskName, load_config
 from kgrec.serving.policy import IncrementRule
 from kgrec.serving.versions import read_registry
@@ -82,7 +82,8 @@ def test_an_increment_goes_on_and_a_full_training_measures_it(tiny_copy, tmp_pat
     used = {best_baseline(tuned, names, "ndcg@5") for names in SOURCES}
     for name, choice in tuned.items():
         if name in LINEAR:
-            assert "left_out" in choice or refined[name]["validation"] != choice["validation"], "on today's validation"
+            out = "left_out" in choice or refined[name].get(FAR_BEHIND)
+            assert out or refined[name]["validation"] != choice["validation"], "on today's validation"
         if name in used & set(LINEAR):
             tried = [one["setting"] for one in refined[name]["tried"]]
             assert choice["setting"] in tried, "climbed on from where the base stood"
@@ -138,7 +139,8 @@ def test_what_the_score_takes_is_compared_on_one_day(tiny, tmp_path):
     metric = "ndcg@5"
     rightly = best_baseline(choices, LINEAR, metric)
     others = [name for name in LINEAR if name != rightly]
-    for good, name in zip((0.98, 0.99), others, strict=True):
+    best = choices[rightly]["validation"]["ranking"][metric]
+    for good, name in zip((1.02 * best, 1.03 * best), others, strict=True):
         choices[name]["validation"]["ranking"][metric] = good
     before = ArtifactStore(tmp_path / "artifacts").build(
         "baselines", {}, {}, lambda out: write_tuned(out, choices) or {}
@@ -149,6 +151,41 @@ def test_what_the_score_takes_is_compared_on_one_day(tiny, tmp_path):
     assert best_baseline(found, LINEAR, metric) == rightly
     assert set(fitted_before(refined)) & set(LINEAR) == {rightly}
     assert [len(found[name]["tried"]) for name in LINEAR] == [1, 1, 1], "who led and leads no more is not climbed on"
+
+
+def test_who_was_far_behind_is_out_until_a_full_training(tiny, tmp_path):
+    """Neither judged nor, on a day when all others are worse than it was, the best."""
+    log, graph = (last_of(tiny.workspace, kind) for kind in ("split", "graph"))
+    store = ArtifactStore(tiny.workspace / "artifacts")
+    choices = read_tuned(store.with_digest("baselines", last_of(tiny.workspace, "train").inputs["baselines"]))
+    metric, (leader, near, far) = "ndcg@5", LINEAR
+    for good, name in zip((20.0, 19.1, 18.9), LINEAR, strict=True):
+        choices[name]["validation"]["ranking"][metric] = good
+    for night in ("first", "second"):
+        before = ArtifactStore(tmp_path / night / "artifacts").build(
+            "baselines", {}, {}, lambda out, choices=choices: write_tuned(out, choices) or {}
+        )[0]
+        context = Run(load_config(worlds.TINY, GOES_ON), Workspace(tmp_path / night))
+        refined = refine_baselines(context, log, graph, before)
+        choices = read_tuned(refined)
+        assert choices[far]["validation"]["ranking"][metric] == 18.9
+        assert all(choices[name]["validation"]["ranking"][metric] < 1 for name in (leader, near))
+        assert best_baseline(choices, LINEAR, metric) in {leader, near}
+        assert set(fitted_before(refined)) == {best_baseline(choices, LINEAR, metric)}
+
+
+def test_who_was_far_behind_is_judged_again_where_the_leader_cannot_run_any_more(tiny, tmp_path):
+    log, graph = (last_of(tiny.workspace, kind) for kind in ("split", "graph"))
+    store = ArtifactStore(tiny.workspace / "artifacts")
+    choices = read_tuned(store.with_digest("baselines", last_of(tiny.workspace, "train").inputs["baselines"]))
+    choices["ease"]["validation"]["ranking"]["ndcg@5"] = 20.0
+    before = ArtifactStore(tmp_path / "artifacts").build(
+        "baselines", {}, {}, lambda out: write_tuned(out, choices) or {}
+    )[0]
+    too_many = load_config(worlds.TINY, [*GOES_ON, "baselines.ease_max_items=1"])
+    found = read_tuned(refine_baselines(Run(too_many, Workspace(tmp_path)), log, graph, before))
+    assert "left_out" in found["ease"]
+    assert best_baseline(found, LINEAR, "ndcg@5") in {"linear_filter", "item_knn"}
 
 
 def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:
