@@ -27,6 +27,7 @@ from kgrec.chain.smaller import SMALLER, as_served, cost_of_smaller
 from kgrec.chain.tuning import Teacher, best_baseline, histories, read_tuned
 from kgrec.config import RunConfig
 from kgrec.data.vocabulary import Vocabulary
+from kgrec.evaluation.baseline_roles import LeftOutError
 from kgrec.evaluation.baseline_roles import Scorer as BaselineScorer
 from kgrec.evaluation.baselines import BASELINES, evenly
 from kgrec.evaluation.pairs import Pairs
@@ -143,7 +144,11 @@ def _baselines(run: Run, judge: Judge, teacher: Teacher) -> tuple[dict[str, Any]
             found[name] = dict(choice)
             continue
         history_UI = histories(config.evaluation, test)[choice["events"]]
-        scorer = _from_histories(teacher.fitted(name), history_UI)
+        try:
+            scorer = _from_histories(teacher.fitted(name), history_UI)
+        except LeftOutError as reason:  # chosen on an earlier log, it cannot run on this one
+            found[name] = {"left_out": str(reason)}
+            continue
         lists[name] = answer(test, scorer, max(config.evaluation.k))
         found[name] = dict(choice) | {"test": judge_ranking(test, lists[name], config.evaluation)}
     return found, lists

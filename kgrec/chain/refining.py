@@ -46,8 +46,8 @@ def refine_baselines(run: Run, log: Artifact, graph: Artifact, before: Artifact)
     not tried again. The linear ones are judged where they stand, so that all figures that choose among them are of
     today, and the one that led before climbs on if it still leads. What was more than a twentieth behind the leader is
     out until a full training; the rest stands as it was, the kernel too: a day of events tells nothing about the
-    graph's hubs. The weights of the best linear one, cut to what is served, are kept, so
-    that training need not fit them again. The leader is judged beside the others, which have a thread of their own.
+    graph's hubs. The weights of the best linear one, cut to what is served, are kept, so that training need not fit
+    them again. The leader is judged beside the others, which have a thread of their own.
     """
     keep, metric = run.config.blocks.neighbour_weights, f"ndcg@{run.config.evaluation.k[0]}"
 

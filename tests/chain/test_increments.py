@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from feature_store.catalog import VIEWS
 from kgrec import columns as c
 from kgrec.artifacts import Artifact, ArtifactStore
-from kgrec.chain import increments, starting
+from kgrec.chain import increments, judge, starting
 from kgrec.chain.blocks import neighbour_matrices
 from kgrec.chain.context import Run
 from kgrec.chain.increments import START, Start, agrees, find_start, increment_rule
 from kgrec.chain.learn import learned_by
+from kgrec.chain.questions import Judge
 from kgrec.chain.refining import fitted_before, refine_baselines
 from kgrec.chain.starting import overlap
 from kgrec.chain.tuning import FAR_BEHIND, LINEAR, SOURCES, Teacher, best_baseline, read_tuned, write_tuned
@@ -186,6 +187,18 @@ def test_who_was_far_behind_is_judged_again_where_the_leader_cannot_run_any_more
     found = read_tuned(refine_baselines(Run(too_many, Workspace(tmp_path)), log, graph, before))
     assert "left_out" in found["ease"]
     assert best_baseline(found, LINEAR, "ndcg@5") in {"linear_filter", "item_knn"}
+
+
+def test_a_baseline_that_was_chosen_earlier_and_cannot_run_now_is_left_out_of_the_comparison(tiny, tmp_path):
+    log, graph = (last_of(tiny.workspace, kind) for kind in ("split", "graph"))
+    store = ArtifactStore(tiny.workspace / "artifacts")
+    choices = read_tuned(store.with_digest("baselines", last_of(tiny.workspace, "train").inputs["baselines"]))
+    config = load_config(worlds.TINY, ["baselines.ease_max_items=1"])
+    teacher = Teacher(config.config, log, graph, {name: choices[name] for name in ("ease", "popularity")})
+    judged = Judge(config.config.evaluation, log, None, None, (TaskName.CLICK,))
+    found, lists = judge._baselines(Run(config, Workspace(tmp_path)), judged, teacher)
+    assert "ease_max_items" in found["ease"]["left_out"]
+    assert set(lists) == {"popularity"}
 
 
 def started(place: Path, *overrides: str, config: Path = worlds.TINY) -> Any:
